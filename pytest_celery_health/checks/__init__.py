@@ -1,0 +1,18 @@
+"""The checks, by the name that a contract's `use` gives them. A new one is one file and one line here."""
+
+from __future__ import annotations
+
+from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.beat import BeatFresh
+from pytest_celery_health.checks.queue import QueueDepth
+from pytest_celery_health.checks.schedule import ScheduleRuns
+from pytest_celery_health.checks.workers import WorkersAnswer
+
+CHECKS: dict[str, type[Check]] = {
+    "beat": BeatFresh,
+    "queue": QueueDepth,
+    "schedule": ScheduleRuns,
+    "workers": WorkersAnswer,
+}
+
+__all__ = ["CHECKS", "BeatFresh", "Check", "QueueDepth", "ScheduleRuns", "WorkersAnswer"]

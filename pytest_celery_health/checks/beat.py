@@ -1,0 +1,93 @@
+"""Whether beat is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+
+from pytest_celery_health.checks.base import Check
+from pytest_celery_health.durations import Duration, seconds, spell
+from pytest_celery_health.facts import Ask, AskBeat, Snapshot, Unseen
+from pytest_celery_health.verdict import Finding
+
+
+@dataclass(frozen=True)
+class BeatFresh(Check):
+    """Beat was seen lately.
+
+    heartbeat: where: "redis:KEY" (ISO 8601 or epoch), "file:PATH" (its mtime), "redbeat", "ping" (beat's
+        own, Celery 5.7), "call:package.module:function". Unless given: the contract's, else "ping".
+    url: the Redis of "redis:" and "redbeat" when it is not the broker: a URL or "env:NAME".
+    within: how old it may be.
+    ahead_at_most: how far in the future, for clocks that differ a little.
+    naive_is: "UTC" if a time without zone is UTC. Unless it is said, such a time is unknown.
+
+    A heartbeat that a task writes proves that beat sent it and that a worker ran it, at that time.
+    """
+
+    _: KW_ONLY
+    heartbeat: str = ""
+    url: str = ""
+    within: Duration = 120.0
+    ahead_at_most: Duration = 2.0
+    naive_is: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "within", seconds(self.within))
+        object.__setattr__(self, "ahead_at_most", seconds(self.ahead_at_most))
+        if not self.within:
+            raise ValueError("within is 0, which no heartbeat can meet")
+        if self.naive_is not in ("", "UTC"):
+            raise ValueError(f"naive_is is {self.naive_is!r}; write 'UTC', or make the times aware")
+        scheme, _, rest = self.heartbeat.partition(":")
+        if self.heartbeat and scheme not in ("redis", "file", "redbeat", "ping", "call"):
+            raise ValueError(
+                f"heartbeat is {self.heartbeat!r}; write redis:KEY, file:PATH, redbeat, ping or"
+                " call:package.module:function"
+            )
+        if scheme in ("redis", "file", "call") and not rest:
+            raise ValueError(f"heartbeat is {self.heartbeat!r}; what follows the colon is missing")
+
+    def asks(self) -> Iterable[Ask]:
+        yield AskBeat(self.heartbeat, self.url)
+
+    def judge(self, seen: Snapshot) -> Iterator[Finding]:
+        beat = seen.beat(self.heartbeat)
+        if isinstance(beat, Unseen):
+            yield Finding.unseen("beat", beat)
+            return
+        if isinstance(beat.last_seen, Unseen):
+            yield Finding.unseen("", beat.last_seen)
+            return
+        last = beat.last_seen
+        if last.tzinfo is None:
+            if not self.naive_is:
+                yield Finding(
+                    None,
+                    "",
+                    f"beat's heartbeat {last.isoformat()} has no time zone",
+                    hint='write an aware time, or set naive_is = "UTC"',
+                )
+                return
+            last = last.replace(tzinfo=seen.now.tzinfo)
+        age = (seen.now - last).total_seconds()
+        within, ahead = seconds(self.within), seconds(self.ahead_at_most)
+        if age < -ahead:
+            yield Finding(
+                False,
+                "beat",
+                f"was last seen {spell(-age)} in the future",
+                "a time in the past",
+                "the clocks of its writer and this machine disagree",
+                {"beat.age": age},
+            )
+            return
+        age = max(age, 0.0)
+        yield Finding(
+            age <= within,
+            "beat",
+            f"was last seen {spell(age)} ago",
+            f"within {spell(within)}",
+            beat.note or beat.source,
+            {"beat.age": age},
+        )

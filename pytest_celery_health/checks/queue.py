@@ -1,0 +1,197 @@
+"""Whether queues exist, are consumed, and stay under their thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+from difflib import get_close_matches
+from typing import ClassVar
+
+from pytest_celery_health.checks.base import Check
+from pytest_celery_health.durations import Duration, seconds, spell
+from pytest_celery_health.facts import (
+    Ask,
+    AskQueues,
+    AskWorkers,
+    Queue,
+    Snapshot,
+    Unseen,
+    is_pattern,
+)
+from pytest_celery_health.verdict import Finding
+
+VISIBILITY_TIMEOUT = "visibility_timeout"
+
+
+@dataclass(frozen=True)
+class QueueDepth(Check):
+    """Queues exist, are consumed and stay under their thresholds.
+
+    queues: a name, a pattern ("billing*"), or several.
+    ready_below: ready messages over all priorities must be fewer than this.
+    consumers_at_least: consumers that each queue must have. Unless it is given, an empty queue may be
+        without, but a backlog must have one; 0 allows a backlog that nobody listens to.
+    moves_within: a backlog must move within this interval; it is sampled twice, and only if there is one.
+    oldest_unacked_below: the oldest unacknowledged message must be younger than this, or
+        "visibility_timeout": younger than the transport's, after which a task runs twice. Redis only.
+
+    Source: LLEN over the priority steps on Redis, a passive declare on AMQP; `active_queues`.
+    """
+
+    subject: ClassVar[str] = "queues"
+
+    queues: tuple[str, ...] | str
+    _: KW_ONLY
+    ready_below: int | None = None
+    consumers_at_least: int | None = None
+    moves_within: Duration | None = None
+    oldest_unacked_below: Duration | None = None
+
+    def __post_init__(self) -> None:
+        names = (self.queues,) if isinstance(self.queues, str) else tuple(self.queues)
+        if not names or not all(names):
+            raise ValueError("queues names no queue; write a name, a pattern or a list of them")
+        object.__setattr__(self, "queues", names)
+        if self.ready_below is not None and self.ready_below < 1:
+            raise ValueError(f"ready_below is {self.ready_below}, which no queue can meet; write 1 or more")
+        if self.consumers_at_least is not None and self.consumers_at_least < 0:
+            raise ValueError(f"consumers_at_least is {self.consumers_at_least}; write 0 or more")
+        if self.moves_within is not None:
+            object.__setattr__(self, "moves_within", seconds(self.moves_within))
+            if not self.moves_within:
+                raise ValueError("moves_within is 0; a backlog needs time to move")
+        if self.oldest_unacked_below not in (None, VISIBILITY_TIMEOUT):
+            limit = seconds(self.oldest_unacked_below)
+            if not limit:
+                raise ValueError("oldest_unacked_below is 0, which no broker can meet")
+            object.__setattr__(self, "oldest_unacked_below", limit)
+
+    def asks(self) -> Iterable[Ask]:
+        yield AskWorkers(frozenset({"active_queues"}))
+        over = None if self.moves_within is None else seconds(self.moves_within)
+        yield AskQueues(tuple(self.queues), self.oldest_unacked_below is not None, over)
+
+    def judge(self, seen: Snapshot) -> Iterator[Finding]:
+        queues = seen.queues(self.queues)
+        if isinstance(queues, Unseen):
+            yield Finding.unseen(", ".join(self.queues), queues)
+            return
+        for name in self.queues:
+            if is_pattern(name) and isinstance(seen.queues([name]), tuple) and not seen.queues([name]):
+                known = ", ".join(sorted(seen.known_queues)[:5]) or "none"
+                yield Finding(None, name, f"no queue matches {name}", hint=f"known queues: {known}")
+        for queue in queues:
+            yield from self._judge_one(queue, seen)
+        if self.oldest_unacked_below is not None:
+            yield self._unacked(seen)
+
+    def _judge_one(self, queue: Queue, seen: Snapshot) -> Iterator[Finding]:
+        if queue.exists is False:
+            near = get_close_matches(queue.name, seen.known_queues, n=1)
+            hint = f"did you mean {near[0]}?" if near else "looking never creates a queue"
+            yield Finding(False, queue.name, "does not exist", "an existing queue", hint)
+            return
+        if isinstance(queue.ready, Unseen):
+            yield Finding.unseen(queue.name, queue.ready)
+            return
+        consumers, by = _consumers(queue, seen)
+        if self.ready_below is not None or self.consumers_at_least is None:
+            yield self._ready(queue.name, queue.ready, by)
+        yield from self._consumed(queue, queue.ready, consumers, by)
+        if self.moves_within is not None and queue.ready:
+            yield self._moves(queue)
+
+    def _ready(self, name: str, ready: int, by: str) -> Finding:
+        return Finding(
+            self.ready_below is None or ready < self.ready_below,
+            name,
+            f"holds {ready:,} ready message{'' if ready == 1 else 's'}",
+            "" if self.ready_below is None else f"below {self.ready_below:,}",
+            by,
+            {f"{name}.ready": ready},
+        )
+
+    def _consumed(self, queue: Queue, ready: int, consumers: int | Unseen, by: str) -> Iterator[Finding]:
+        wanted = self.consumers_at_least
+        if wanted == 0:
+            return
+        if isinstance(consumers, Unseen):
+            if wanted or ready:
+                yield Finding.unseen(f"{queue.name}'s consumers", consumers)
+            return
+        figures = {f"{queue.name}.consumers": consumers}
+        if wanted is None:
+            if ready and not consumers:
+                yield Finding(
+                    False,
+                    queue.name,
+                    f"holds {ready:,} ready message{'' if ready == 1 else 's'} that nobody consumes",
+                    "a consumer",
+                    "start a worker with -Q, or set consumers_at_least = 0",
+                    figures,
+                )
+            return
+        yield Finding(
+            consumers >= wanted,
+            queue.name,
+            f"has {consumers} consumer{'' if consumers == 1 else 's'}",
+            f"at least {wanted}",
+            by,
+            figures,
+        )
+
+    def _moves(self, queue: Queue) -> Finding:
+        progress = queue.progress
+        if isinstance(progress, Unseen):
+            return Finding.unseen(f"{queue.name}'s progress", progress)
+        fell = progress.ready_after < progress.ready_before
+        took = not isinstance(progress.accepted, Unseen) and progress.accepted > 0
+        return Finding(
+            fell or took or bool(progress.oldest_moved),
+            queue.name,
+            f"stood still for {spell(progress.interval)} with {progress.ready_after:,} ready messages"
+            if not (fell or took or progress.oldest_moved)
+            else f"moves: {progress.ready_before:,} then {progress.ready_after:,} ready messages",
+            f"progress within {spell(seconds(self.moves_within or 0))}",
+            "its workers accepted no task meanwhile" if not took else "",
+            {f"{queue.name}.moved": progress.ready_before - progress.ready_after},
+        )
+
+    def _unacked(self, seen: Snapshot) -> Finding:
+        unacked = seen.unacked
+        if isinstance(unacked, Unseen):
+            return Finding.unseen("unacknowledged messages", unacked)
+        if isinstance(unacked.oldest, Unseen):
+            return Finding.unseen("unacknowledged messages", unacked.oldest)
+        limit = self.oldest_unacked_below
+        if limit == VISIBILITY_TIMEOUT:
+            if isinstance(unacked.visibility_timeout, Unseen):
+                return Finding.unseen("visibility_timeout", unacked.visibility_timeout)
+            limit = unacked.visibility_timeout
+        bound = seconds(limit or 0)
+        age = unacked.oldest or 0.0
+        return Finding(
+            age < bound,
+            "the oldest unacknowledged message",
+            f"is {spell(age)} old" if unacked.oldest is not None else "is none",
+            f"below {spell(bound)}",
+            "of the whole Redis database; past visibility_timeout it is delivered again",
+            {"unacked.oldest": age},
+        )
+
+
+def _consumers(queue: Queue, seen: Snapshot) -> tuple[int | Unseen, str]:
+    workers = seen.workers
+    names = workers if isinstance(workers, Unseen) else workers.consuming(queue.name)
+    if isinstance(names, Unseen):
+        by = ""
+        count: int | Unseen = names
+    else:
+        by = f"consumed by {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        by = by if names else "no worker consumes it"
+        count = len(names)
+    if not isinstance(queue.consumers, Unseen):
+        count = queue.consumers
+        if count and names == ():
+            by = f"{count} consumers, by the broker's count"
+    return count, by

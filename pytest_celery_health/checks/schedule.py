@@ -1,0 +1,67 @@
+"""Whether what beat sends can run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+
+from pytest_celery_health.checks.base import Check
+from pytest_celery_health.facts import Ask, AskSchedule, AskWorkers, Snapshot, Unseen
+from pytest_celery_health.verdict import Finding
+
+
+@dataclass(frozen=True)
+class ScheduleRuns(Check):
+    """Every entry of the schedule can run: its task exists, its arguments fit, its queue is consumed.
+
+    entries: the entries to look at, all of them unless given.
+
+    Source: the app's configuration, and `active_queues`.
+    """
+
+    _: KW_ONLY
+    entries: tuple[str, ...] = ()
+
+    def asks(self) -> Iterable[Ask]:
+        yield AskSchedule()
+        yield AskWorkers(frozenset({"active_queues"}))
+
+    def judge(self, seen: Snapshot) -> Iterator[Finding]:
+        schedule = seen.schedule
+        if isinstance(schedule, Unseen):
+            yield Finding.unseen("schedule", schedule)
+            return
+        names = {entry.name for entry in schedule.entries}
+        for name in self.entries:
+            if name not in names:
+                known = ", ".join(sorted(names)[:5]) or "none"
+                yield Finding(False, name, "is not in the schedule", "an entry", f"entries: {known}")
+        if not names:
+            yield Finding(None, "schedule", "the app's schedule is empty")
+        for entry in schedule.entries:
+            if self.entries and entry.name not in self.entries:
+                continue
+            subject = f"entry {entry.name}"
+            if not entry.registered:
+                yield Finding(False, subject, f"sends {entry.task}, which the app does not have", "a task")
+                continue
+            if entry.problem:
+                yield Finding(
+                    False,
+                    subject,
+                    f"does not fit {entry.task}: {entry.problem}",
+                    "fitting arguments",
+                )
+                continue
+            workers = seen.workers
+            consumers = workers if isinstance(workers, Unseen) else workers.consuming(entry.queue)
+            if isinstance(consumers, Unseen):
+                yield Finding.unseen(subject, consumers)
+            else:
+                yield Finding(
+                    bool(consumers),
+                    subject,
+                    f"sends {entry.task} to {entry.queue}, "
+                    + (f"consumed by {consumers[0]}" if consumers else "which no worker consumes"),
+                    "a consumed queue",
+                )

@@ -1,0 +1,230 @@
+"""Whether workers answer, and are the workers that were promised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
+
+from pytest_celery_health.checks.base import Check
+from pytest_celery_health.durations import Duration, seconds, spell
+from pytest_celery_health.facts import Ask, AskApp, AskWorkers, Snapshot, Unseen, Worker, Workers
+from pytest_celery_health.verdict import Finding
+
+
+@dataclass(frozen=True)
+class WorkersAnswer(Check):
+    """Workers answer remote control.
+
+    at_least: how many workers must answer, 1 unless `names` says who.
+    names: node names that must answer.
+    tasks: names of tasks that some worker must have registered, or "all": every task the app defines.
+    pool_size: pool processes or threads that each worker must have at least.
+    up_for: every worker must have been up for this long (a crash loop is younger).
+    clock_within: how far a worker's clock may be from ours.
+    version: the prefix that every worker's Celery version must have, "5.7" say.
+    silent_at_most: mailboxes that may be subscribed and silent (frozen workers, or solo workers at work).
+
+    Source: `ping`, `stats`, `registered`, and for the clock a `worker-heartbeat` event.
+    """
+
+    _: KW_ONLY
+    at_least: int | None = None
+    names: tuple[str, ...] = ()
+    tasks: tuple[str, ...] | str = ()
+    pool_size: int | None = None
+    up_for: Duration | None = None
+    clock_within: Duration | None = None
+    version: str = ""
+    silent_at_most: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.tasks, str) and self.tasks != "all":
+            raise ValueError(f"tasks is {self.tasks!r}; write 'all' or a list of task names")
+        if self.at_least is not None and self.at_least < 1:
+            raise ValueError(f"at_least is {self.at_least}, which no fleet can miss; write 1 or more")
+        if self.pool_size is not None and self.pool_size < 1:
+            raise ValueError(f"pool_size is {self.pool_size}; write 1 or more")
+        if self.silent_at_most < 0:
+            raise ValueError(f"silent_at_most is {self.silent_at_most}; write 0 or more")
+        for name in ("up_for", "clock_within"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, seconds(value))
+
+    def asks(self) -> Iterable[Ask]:
+        details = set()
+        if self.pool_size is not None or self.up_for is not None:
+            details.add("stats")
+        if self.version:
+            details.add("version")
+        if self.tasks:
+            details.add("registered")
+        if self.clock_within is not None:
+            details.add("clock")
+        yield AskWorkers(frozenset(details), frozenset(self.names), self.at_least or 0)
+        if self.tasks == "all":
+            yield AskApp()
+
+    def judge(self, seen: Snapshot) -> Iterator[Finding]:
+        workers = seen.workers
+        if isinstance(workers, Unseen):
+            yield Finding.unseen("workers", workers)
+            return
+        yield self._count(workers)
+        for name in self.names:
+            if all(worker.name != name for worker in workers.answered):
+                yield self._absent(name, workers)
+        yield from self._twins(workers)
+        yield from self._silent(workers)
+        if self.tasks:
+            yield from self._tasks(workers, seen)
+        for worker in workers.answered:
+            yield from self._each(worker)
+
+    def _count(self, workers: Workers) -> Finding:
+        wanted = self.at_least or (len(self.names) or 1)
+        count = len(workers.answered)
+        names = ", ".join(worker.name for worker in workers.answered[:5])
+        if count > 5:
+            names += f" and {count - 5} more"
+        hint = names
+        if workers.beats:
+            beats = ", ".join(workers.beats)
+            hint = (
+                f"{names}; {beats} answers too, but is beat"
+                if names
+                else f"only {beats} answers, which is beat"
+            )
+        elif not names:
+            hint = "busy solo workers, frozen ones and dead ones all stay silent"
+        return Finding(
+            count >= wanted,
+            _plural(count, "worker") if count else "no worker",
+            "answered",
+            f"at least {wanted}",
+            hint,
+            {"workers": count},
+        )
+
+    def _absent(self, name: str, workers: Workers) -> Finding:
+        if name in workers.silent:
+            return Finding(False, name, "is subscribed but silent: busy or frozen", "an answer")
+        return Finding(False, name, "did not answer: busy or gone", "an answer")
+
+    def _twins(self, workers: Workers) -> Iterator[Finding]:
+        for worker in workers.answered:
+            if worker.answers > 1:
+                yield Finding(
+                    False,
+                    worker.name,
+                    f"is the name of {worker.answers} workers",
+                    "one name for each",
+                    "start each with -n NAME@%h",
+                    {"answers": worker.answers},
+                )
+
+    def _silent(self, workers: Workers) -> Iterator[Finding]:
+        if isinstance(workers.subscribed, Unseen):
+            return
+        answers = sum(worker.answers for worker in workers.answered) + len(workers.beats)
+        silent = workers.subscribed - answers
+        if silent > self.silent_at_most:
+            yield Finding(
+                False,
+                _plural(silent, "mailbox", "mailboxes"),
+                "subscribed but silent",
+                f"at most {self.silent_at_most}",
+                "a frozen worker, a busy solo worker, or a stalled beat",
+                {"silent": silent},
+            )
+
+    def _tasks(self, workers: Workers, seen: Snapshot) -> Iterator[Finding]:
+        wanted: frozenset[str]
+        if self.tasks == "all":
+            if isinstance(seen.app, Unseen):
+                yield Finding.unseen("tasks", seen.app)
+                return
+            if isinstance(seen.app.tasks, Unseen):
+                yield Finding.unseen("tasks", seen.app.tasks)
+                return
+            wanted = seen.app.tasks
+            if not wanted:
+                yield Finding(None, "tasks", f"{seen.app.name or 'the app'} defines no task")
+                return
+        else:
+            wanted = frozenset(self.tasks)
+        registered: set[str] = set()
+        for worker in workers.answered:
+            if isinstance(worker.tasks, Unseen):
+                yield Finding.unseen(worker.name, worker.tasks)
+            else:
+                registered |= worker.tasks
+        missing = sorted(wanted - registered)
+        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        yield Finding(
+            not missing,
+            "tasks",
+            f"registered on no worker: {names}" if missing else f"all {len(wanted)} registered",
+            "each registered on a worker",
+            "is the module imported by the worker (imports, include, autodiscover_tasks)?" if missing else "",
+            {"missing": len(missing)},
+        )
+
+    def _each(self, worker: Worker) -> Iterator[Finding]:
+        for problem in worker.malformed:
+            yield Finding(
+                False,
+                worker.name,
+                f"sent a malformed reply: {problem}",
+                "a reply as Celery sends it",
+            )
+        if self.pool_size is not None:
+            size = worker.pool_size
+            if isinstance(size, Unseen):
+                yield Finding.unseen(worker.name, size)
+            else:
+                yield Finding(
+                    size >= self.pool_size,
+                    worker.name,
+                    f"has a pool of {size}",
+                    f"at least {self.pool_size}",
+                    figures={"pool_size": size},
+                )
+        if self.up_for is not None:
+            if isinstance(worker.uptime, Unseen):
+                yield Finding.unseen(worker.name, worker.uptime)
+            else:
+                yield Finding(
+                    worker.uptime >= seconds(self.up_for),
+                    worker.name,
+                    f"has been up for {spell(worker.uptime)}",
+                    f"at least {spell(seconds(self.up_for))}",
+                    "a worker that is always young is in a crash loop",
+                    {"uptime": worker.uptime},
+                )
+        if self.clock_within is not None:
+            offset = worker.clock_offset
+            if isinstance(offset, Unseen):
+                yield Finding.unseen(worker.name, offset)
+            else:
+                yield Finding(
+                    abs(offset) <= seconds(self.clock_within),
+                    worker.name,
+                    f"has a clock {spell(abs(offset))} {'ahead' if offset > 0 else 'behind'}",
+                    f"within {spell(seconds(self.clock_within))}",
+                    figures={"clock_offset": offset},
+                )
+        if self.version:
+            if isinstance(worker.version, Unseen):
+                yield Finding.unseen(worker.name, worker.version)
+            else:
+                yield Finding(
+                    f"{worker.version}.".startswith(f"{self.version.rstrip('.')}."),
+                    worker.name,
+                    f"runs Celery {worker.version}",
+                    self.version,
+                )
+
+
+def _plural(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -1,0 +1,57 @@
+"""Where an app is, and what it says of itself. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_celery_health.facts import Entry
+
+
+@dataclass(frozen=True)
+class AppSpec:
+    """How a child process finds the app.
+
+    app: Celery's own -A grammar, or a factory "package.module:create_app()".
+    root: folder of the contract: the child's working directory and first on its sys.path.
+    path: further entries of its sys.path.
+    env: variables that the contract sets.
+    hook: "FILE:FUNCTION" of a `pytest_celery_health_app` hook that says what the app is; wins over `app`.
+    """
+
+    app: str
+    root: Path
+    path: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    hook: str = ""
+
+
+@dataclass(frozen=True)
+class AppInfo:
+    """An app as its worker would see it, all modules imported. Plain data, so that it can cross a pipe.
+
+    `broker_url` is the app's read URL (a failover list is joined with ";"). `tasks` are the tasks it
+    defines, `queues` the names it declares or routes to, `schedule_unseen` why its schedule cannot be read.
+    """
+
+    name: str
+    celery_version: str
+    broker_url: str = field(repr=False)
+    broker_transport_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    broker_use_ssl: Any = field(default=None, repr=False)
+    broker_login_method: str | None = None
+    control_exchange: str = "celery"
+    event_exchange: str = "celeryev"
+    control_queue_exclusive: bool | None = None
+    default_queue: str = "celery"
+    queues: tuple[str, ...] = ()
+    tasks: frozenset[str] = frozenset()
+    schedule: tuple[Entry, ...] = ()
+    schedule_unseen: str = ""
+    redbeat: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class ProjectError(Exception):
+    """The app could not be loaded or asked. The message starts with the evidence; it holds no secret."""
