@@ -1,0 +1,1 @@
+"""Brokers, workers and a beat of the project, as sealed child processes."""
