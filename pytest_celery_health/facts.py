@@ -17,9 +17,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """Something that could not be seen, and why."""
+    """Something that could not be seen, and why. `never`: this kind of target cannot show it at all."""
 
     why: str
+    never: bool = False
 
 
 NOT_ASKED = Unseen("no check asked for it")

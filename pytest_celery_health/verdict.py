@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing a check looked at. `ok` is None when it could not be seen; then `seen` says why.
+    """One thing a check looked at. `ok` is None when it could not be seen; then `seen` says why, and `never`
+    whether this kind of target cannot show it at all.
 
     `subject seen; wanted ...` reads as a sentence: "billing", "holds 1,204 ready messages",
     "below 1,000". `figures` are the raw numbers, for reports.
@@ -26,10 +27,11 @@ class Finding:
     wanted: str = ""
     hint: str = ""
     figures: Mapping[str, float | str] = field(default_factory=dict)
+    never: bool = False
 
     @classmethod
     def unseen(cls, subject: str, why: Unseen, *, hint: str = "") -> Finding:
-        return cls(None, subject, why.why, hint=hint)
+        return cls(None, subject, why.why, hint=hint, never=why.never)
 
     def line(self, *context: str) -> str:
         """The finding in one line, evidence first; `context` joins the hint in brackets."""
@@ -80,6 +82,11 @@ class Verdict:
     @property
     def unknown(self) -> bool:
         return self.status == "unknown"
+
+    @property
+    def never(self) -> bool:
+        """Whether it is unknown because this kind of target cannot answer it at all."""
+        return self.unknown and bool(self.blind) and all(finding.never for finding in self.blind)
 
     @property
     def decisive(self) -> tuple[Finding, ...]:
