@@ -17,6 +17,7 @@ class Target:
     options: transport options, the app's own unless the contract says otherwise.
     ssl: `broker_use_ssl`.
     app: what the app says of itself; None for a broker that is looked at by its URL alone.
+    app_unseen: why there is no `app`, when it should have been.
     spec: how a child process loads the app, for sources that are the project's own functions.
     sealed: whether such a child is sealed (the sandbox's).
     """
@@ -29,6 +30,7 @@ class Target:
     control_exchange: str = "celery"
     event_exchange: str = "celeryev"
     app: AppInfo | None = None
+    app_unseen: str = ""
     spec: AppSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sealed: bool = False

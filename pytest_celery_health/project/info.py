@@ -19,6 +19,7 @@ class AppSpec:
     path: further entries of its sys.path.
     env: variables that the contract sets.
     hook: "FILE:FUNCTION" of a `pytest_celery_health_app` hook that says what the app is; wins over `app`.
+    target: name of the target that the hook is told.
     """
 
     app: str
@@ -26,6 +27,7 @@ class AppSpec:
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     hook: str = ""
+    target: str = "sandbox"
 
 
 @dataclass(frozen=True)
