@@ -1,4 +1,10 @@
-"""What a reader of queues or of beat gets to look with."""
+"""What a reader of queues or of beat gets to look with. The look calls
+
+    queues.read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen
+    beat.read(context: Context, source: str, url: str) -> Beat | Unseen
+
+the latter once for each source. What they raise becomes an `Unseen` that explains it, masked.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +17,7 @@ from pytest_celery_health.observe.clock import Deadline
 from pytest_celery_health.observe.target import Target
 
 if TYPE_CHECKING:
-    from kombu import Connection
+    from kombu.connection import Connection
 
 
 def _nothing(_: int) -> None:
