@@ -1,0 +1,55 @@
+"""What the fixture `celery_health` gives a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from pytest_celery_health.checks import Check
+from pytest_celery_health.facts import Ask, Snapshot
+from pytest_celery_health.outcome import Outcome, raise_for
+from pytest_celery_health.rows import record
+from pytest_celery_health.run import Run, merge
+from pytest_celery_health.session import run_of
+from pytest_celery_health.verdict import judge
+
+
+class CeleryHealth:
+    """The run's target, for one test."""
+
+    def __init__(self, run: Run, item: pytest.Item) -> None:
+        self._run = run
+        self._item = item
+
+    @property
+    def target(self) -> str:
+        """The target's name: "sandbox", or a declared one."""
+        return self._run.target_name
+
+    def look(self, *wanted: Check | Ask) -> Snapshot:
+        """Look now at what these checks or asks need, and at no more."""
+        asks: list[Ask] = []
+        for one in wanted:
+            asks += self._run.prepare(one).asks() if isinstance(one, Check) else [one]
+        return self._run.look(merge(asks)).snapshot
+
+    def expect(self, *checks: Check) -> Snapshot:
+        """Look now, and judge each check.
+
+        Raises Unhealthy (an AssertionError) when a promise is broken, CannotTell when it could not be seen.
+        """
+        __tracebackhide__ = True
+        if not checks:
+            raise TypeError("expect() was given no check; write celery_health.expect(WorkersAnswer())")
+        seen = self.look(*checks)
+        verdicts = [(check, judge(self._run.prepare(check), seen)) for check in checks]
+        for check, verdict in verdicts:
+            record(self._item, Outcome.of(type(check).__name__, verdict))
+        for _, verdict in sorted(verdicts, key=lambda pair: pair[1].unknown):
+            raise_for(verdict.message(), verdict)
+        return seen
+
+
+def celery_health_for(request: pytest.FixtureRequest) -> Iterator[CeleryHealth]:
+    yield CeleryHealth(run_of(request.config), request.node)

@@ -1,0 +1,16 @@
+"""Hooks that a project may implement in its conftest.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_celery_health_app(target: str) -> Any:
+    """Say what the app is, for a project that builds it: an app, or a string of Celery's -A grammar.
+
+    It runs in child processes that load its file by path, with the target's name ("sandbox", "staging"),
+    and wins over the contract's `app`. So its file must be importable without a running pytest.
+    """

@@ -1,0 +1,65 @@
+"""What judging leaves for the reports: plain data that crosses pytest-xdist's pipe, and two exceptions."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pytest_celery_health.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One judged check. `soft` is why a bad verdict does not fail: "warned", "silenced" or ""."""
+
+    subject: str
+    status: str
+    message: str
+    soft: str = ""
+    figures: dict[str, float | str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, subject: str, verdict: Verdict, *context: str, soft: str = "") -> Outcome:
+        figures: dict[str, float | str] = {}
+        for finding in verdict.findings:
+            figures.update(finding.figures)
+        soft = "" if verdict.healthy else soft
+        return cls(subject, verdict.status, verdict.message(*context), soft, figures)
+
+    @property
+    def fails(self) -> bool:
+        return self.status == "unhealthy" and not self.soft
+
+    @property
+    def blind(self) -> bool:
+        return self.status == "unknown" and not self.soft
+
+    def plain(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class NotHealthy(Exception):
+    """A verdict that does not let a test go on. Its first line is the evidence."""
+
+    def __init__(self, line: str, verdict: Verdict) -> None:
+        self.line = line
+        self.verdict = verdict
+        rest = [finding.line() for finding in verdict.decisive[1:]]
+        super().__init__("\n".join([line, *rest]))
+
+
+class Unhealthy(NotHealthy, AssertionError):
+    """A promise is broken."""
+
+
+class CannotTell(NotHealthy):
+    """Whether the promise holds could not be seen."""
+
+
+def raise_for(line: str, verdict: Verdict) -> None:
+    """Raise Unhealthy or CannotTell unless `verdict` is healthy."""
+    __tracebackhide__ = True
+    if verdict.unhealthy:
+        raise Unhealthy(line, verdict)
+    if verdict.unknown:
+        raise CannotTell(line, verdict)

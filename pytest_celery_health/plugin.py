@@ -1,0 +1,89 @@
+"""The plugin that every pytest run with this package installed pays for: options, the marker, the fixture.
+
+It imports neither celery nor a broker's client, nor the rest of this package, until `--celery-health` or
+the fixture asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_celery_health.fixtures import CeleryHealth
+
+MARKER = "celery_health"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("celery-health", "health of Celery systems")
+    group.addoption(
+        "--celery-health",
+        action="store_true",
+        dest="celery_health",
+        help="Judge the contract in [tool.celery-health] and the tests marked celery_health, and only these.",
+    )
+    group.addoption(
+        "--celery-health-target",
+        metavar="NAME",
+        dest="celery_health_target",
+        help="Look at this declared target instead of the sandbox. It is looked at, never changed.",
+    )
+    group.addoption(
+        "--celery-health-contract",
+        metavar="PATH",
+        dest="celery_health_contract",
+        help="TOML file with [tool.celery-health], instead of the nearest pyproject.toml that has it.",
+    )
+    group.addoption(
+        "--celery-health-wait",
+        metavar="SECONDS",
+        dest="celery_health_wait",
+        help="Look again until everything holds, for at most this long: seconds, or '2min'.",
+    )
+    group.addoption(
+        "--celery-health-interval",
+        metavar="SECONDS",
+        dest="celery_health_interval",
+        help="Time between two looks of --celery-health-wait (default: 5).",
+    )
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_celery_health import hookspecs
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARKER}(*checks): run in health runs only (--celery-health); the checks hold before the body runs.",
+    )
+    if config.getoption("celery_health"):
+        from pytest_celery_health.session import start
+
+        start(config)
+        return
+    for option in ("target", "contract", "wait", "interval"):
+        if config.getoption(f"celery_health_{option}") is not None:
+            raise pytest.UsageError(f"--celery-health-{option} needs --celery-health")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("celery_health"):
+        return
+    skip = pytest.mark.skip(reason="a health test: run pytest --celery-health")
+    for item in items:
+        if item.get_closest_marker(MARKER) is not None:
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def celery_health(request: pytest.FixtureRequest) -> Iterator[CeleryHealth]:
+    """The target of this run: `expect(*checks)` judges, `look(*checks)` returns what was seen."""
+    from pytest_celery_health.fixtures import celery_health_for
+
+    yield from celery_health_for(request)

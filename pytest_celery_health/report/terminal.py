@@ -1,0 +1,167 @@
+"""The terminal's section: the fleet in a table, and the run in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from pytest_celery_health.checks import BeatFresh, QueueDepth
+from pytest_celery_health.durations import seconds, spell
+from pytest_celery_health.facts import Beat, Queue, Queues, Snapshot, Unseen, Worker, Workers
+from pytest_celery_health.outcome import Outcome
+from pytest_celery_health.run import Run
+
+_BAR = 20
+
+
+@dataclass
+class Tally:
+    """What the run came to, gathered from all of its processes."""
+
+    outcomes: list[tuple[str, Outcome]] = field(default_factory=list)
+    failed: int = 0
+    blind: int = 0
+    looks: int = 0
+    received: int = 0
+    swept: int = 0
+    refused: list[str] = field(default_factory=list)
+
+    def add(self, nodeid: str, outcomes: Iterable[Outcome]) -> None:
+        self.outcomes += [(nodeid, outcome) for outcome in outcomes]
+
+    def line(self) -> str:
+        """The whole run in one line."""
+        count = len(self.outcomes)
+        by = {
+            status: sum(outcome.status == status for _, outcome in self.outcomes)
+            for status in ("healthy", "unhealthy", "unknown")
+        }
+        parts = [f"{number} {status}" for status, number in by.items() if number] or ["nothing judged"]
+        text = f"{_count(count, 'check')}: {', '.join(parts)}"
+        text += f" · {_count(self.looks, 'look')}, {_size(self.received)}"
+        return text + (f", {self.swept} leftovers swept" if self.swept else "")
+
+
+def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, foreign: Sequence[str]) -> None:
+    """Write the section; one line under -q."""
+    if out.verbosity < 0:
+        if tally.outcomes:
+            out.write_line(tally.line())
+        return
+    if run.seen is None and not tally.outcomes and not foreign:
+        return
+    title = run.target_name
+    if run.sandbox is not None:
+        title += f" ({run.sandbox.broker})"
+    out.section(f"celery-health: {title}", sep="-")
+    if run.seen is not None:
+        _fleet(out, run, run.seen.snapshot)
+    for nodeid, outcome in tally.outcomes:
+        if outcome.soft:
+            out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
+    for refusal in dict.fromkeys(tally.refused):
+        out.write_line(f"refused: {refusal}", yellow=True)
+    if foreign:
+        out.write_line(f"not for {run.target_name}: {', '.join(foreign)}")
+    bad = any(outcome.fails for _, outcome in tally.outcomes)
+    blind = any(outcome.blind for _, outcome in tally.outcomes)
+    out.write_line(tally.line(), red=bad, yellow=blind and not bad, green=not bad and not blind)
+
+
+def _fleet(out: pytest.TerminalReporter, run: Run, seen: Snapshot) -> None:
+    workers = seen.workers
+    blind: dict[str, str] = {}
+    if isinstance(workers, Workers):
+        _table(out, ("worker", "pool", "up", "queues"), [_worker(worker) for worker in workers.answered])
+        for beat in workers.beats:
+            out.write_line(f"{beat}  (beat)")
+    else:
+        blind["workers"] = workers.why
+    limits = _limits(run)
+    queues = [queue for fact in seen.facts if isinstance(fact, Queues) for queue in fact.seen]
+    _table(
+        out,
+        ("queue", "ready", "", "consumers"),
+        [_queue(queue, seen, limits.get(queue.name)) for queue in queues],
+    )
+    if Queues in seen.unseen:
+        blind["queues"] = seen.unseen[Queues].why
+    within = {
+        check.heartbeat: seconds(check.within) for check, _ in run.planned if isinstance(check, BeatFresh)
+    }
+    for fact in seen.facts:
+        if isinstance(fact, Beat):
+            _beat(out, fact, seen, within.get(fact.source))
+    by_reason: dict[str, list[str]] = {}
+    for what, why in blind.items():
+        by_reason.setdefault(why, []).append(what)
+    for why, what_all in by_reason.items():
+        out.write_line(f"not seen: {', '.join(what_all)}: {why}", yellow=True)
+
+
+def _worker(worker: Worker) -> tuple[str, ...]:
+    pool = "" if isinstance(worker.pool, Unseen) else worker.pool
+    if not isinstance(worker.pool_size, Unseen):
+        pool += f" x{worker.pool_size}"
+    up = "" if isinstance(worker.uptime, Unseen) else spell(worker.uptime)
+    queues = "?" if isinstance(worker.queues, Unseen) else ", ".join(worker.queues) or "none"
+    name = worker.name if worker.answers == 1 else f"{worker.name} (x{worker.answers})"
+    return name, pool, up, queues
+
+
+def _queue(queue: Queue, seen: Snapshot, limit: int | None) -> tuple[str, ...]:
+    workers = seen.workers
+    consumers: int | Unseen = queue.consumers
+    if isinstance(consumers, Unseen) and isinstance(workers, Workers):
+        names = workers.consuming(queue.name)
+        consumers = names if isinstance(names, Unseen) else len(names)
+    shown = "?" if isinstance(consumers, Unseen) else str(consumers)
+    if queue.exists is False:
+        return queue.name, "missing", "", shown
+    if isinstance(queue.ready, Unseen):
+        return queue.name, "not seen", queue.ready.why, shown
+    if limit is None:
+        return queue.name, f"{queue.ready:,}", "", shown
+    filled = min(_BAR, round(_BAR * queue.ready / limit))
+    return queue.name, f"{queue.ready:,} / {limit:,}", "[" + "#" * filled + "." * (_BAR - filled) + "]", shown
+
+
+def _beat(out: pytest.TerminalReporter, beat: Beat, seen: Snapshot, within: float | None) -> None:
+    if isinstance(beat.last_seen, Unseen):
+        out.write_line(f"beat  not seen: {beat.last_seen.why}", yellow=True)
+        return
+    if beat.last_seen.tzinfo is None:
+        out.write_line(f"beat  {beat.last_seen.isoformat()}, without a time zone", yellow=True)
+        return
+    age = (seen.now - beat.last_seen).total_seconds()
+    limit = f", wanted within {spell(within)}" if within else ""
+    out.write_line(f"beat  {spell(max(age, 0.0))} ago by {beat.source}{limit}")
+
+
+def _limits(run: Run) -> dict[str, int]:
+    limits = {}
+    for check, _ in run.planned:
+        if isinstance(check, QueueDepth) and check.ready_below is not None and run.seen is not None:
+            queues = run.seen.snapshot.queues(check.queues)
+            if not isinstance(queues, Unseen):
+                limits.update(dict.fromkeys((queue.name for queue in queues), check.ready_below))
+    return limits
+
+
+def _table(out: pytest.TerminalReporter, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    for index, row in enumerate([head, *rows]):
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        out.write_line(line, bold=index == 0)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(number: int) -> str:
+    return f"{number:,} B" if number < 1000 else f"{number / 1000:,.0f} kB"

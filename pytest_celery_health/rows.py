@@ -1,0 +1,90 @@
+"""The contract's rows as pytest items: `pyproject.toml::billing[staging]`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_celery_health.contract.model import Row as ContractRow
+from pytest_celery_health.outcome import Outcome, raise_for
+from pytest_celery_health.run import SANDBOX, Run
+from pytest_celery_health.verdict import Verdict
+
+OUTCOMES = pytest.StashKey[list[Outcome]]()
+
+
+class ContractFile(pytest.File):
+    """The TOML file that holds the contract."""
+
+    run: Run
+
+    def collect(self) -> Iterator[Row]:
+        for row in self.run.contract.rows:
+            yield Row.from_parent(self, name=f"{row.name}[{self._target_of(row)}]", row=row)
+
+    def _target_of(self, row: ContractRow) -> str:
+        """The run's target if the row is meant for it, else the first that it is meant for."""
+        if row.on is None:
+            return SANDBOX if row.check.needs_sandbox else self.run.target_name
+        return self.run.target_name if self.run.target_name in row.on else row.on[0]
+
+
+class Row(pytest.Item):
+    """One row on one target. Unknown is an error of its setup, unhealthy a failure of its call."""
+
+    def __init__(self, *, row: ContractRow, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.row = row
+        self.add_marker("celery_health")
+        self.extra_keyword_matches.update(filter(None, (row.name, row.owner)))
+        self.verdict: Verdict | None = None
+
+    @property
+    def run(self) -> Run:
+        assert isinstance(self.parent, ContractFile)
+        return self.parent.run
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it is meant for other targets than the run's."""
+        return not self.name.endswith(f"[{self.run.target_name}]")
+
+    @property
+    def must_hold(self) -> bool:
+        return self.row.severity == "fail" and self.row.silence is None
+
+    def setup(self) -> None:
+        self.verdict = verdict = self.run.verdict(self.row.check)
+        outcome = Outcome.of(
+            self.row.name, verdict, self.row.owner, self.row.runbook, soft=self._soft(verdict)
+        )
+        if verdict.never and self.row.optional:
+            pytest.skip(outcome.message)
+        record(self, outcome)
+        if outcome.blind:
+            raise_for(outcome.message, verdict)
+
+    def runtest(self) -> None:
+        assert self.verdict is not None
+        outcome = self.stash[OUTCOMES][-1]
+        if outcome.fails:
+            raise_for(outcome.message, self.verdict)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, self.row.line, self.name
+
+    def _soft(self, verdict: Verdict) -> str:
+        if self.row.silence is not None:
+            return "silenced"
+        if self.row.severity == "warn" or (verdict.unknown and self.row.if_unknown == "warn"):
+            return "warned"
+        return ""
+
+
+def record(item: pytest.Item, outcome: Outcome) -> None:
+    """Keep `outcome` for the item's report; its figures go to JUnit's properties."""
+    item.stash.setdefault(OUTCOMES, []).append(outcome)
+    item.user_properties.extend(outcome.figures.items())

@@ -1,0 +1,274 @@
+"""A health run of one target: what has to be looked at, the looks, and the verdicts. No pytest here."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pytest_celery_health.checks import BeatFresh, Check
+from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.contract.targets import resolve
+from pytest_celery_health.facts import Ask, AskQueues, AskWorkers, Snapshot, Unseen
+from pytest_celery_health.observe.look import Look, look
+from pytest_celery_health.observe.target import Target
+from pytest_celery_health.project.describe import Describing, start_describing
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
+from pytest_celery_health.sandbox import Sandbox, SandboxError
+from pytest_celery_health.verdict import Verdict, judge
+
+SANDBOX = "sandbox"
+_SHARED_LOOK = "look.pickle"
+
+
+class TargetError(Exception):
+    """The target could not be made ready to be looked at. The message starts with the evidence."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How long to look again, in seconds, and how often."""
+
+    up_to: float = 0.0
+    every: float = 5.0
+
+
+@dataclass
+class Run:
+    """Everything about looking at one target in one process.
+
+    `share` is a folder that the processes of one pytest-xdist run have in common. `hook` is
+    "FILE:FUNCTION" of the project's `pytest_celery_health_app`. `progress` is told of each look of a wait.
+    """
+
+    contract: Contract
+    target_name: str = SANDBOX
+    waiting: Waiting = Waiting()
+    hook: str = ""
+    path: tuple[str, ...] = ()
+    share: Path | None = None
+    progress: Callable[[Progress], None] = lambda _: None
+    planned: list[tuple[Check, bool]] = field(default_factory=list)
+    looks: list[Look] = field(default_factory=list)
+    seen: Look | None = None
+    sandbox: Sandbox | None = None
+    _describing: Describing | None = None
+    _trouble: Unseen | None = None
+
+    @property
+    def live(self) -> bool:
+        return self.target_name != SANDBOX
+
+    def prepare(self, check: Check) -> Check:
+        """`check` with what the contract says where the check is silent: beat's heartbeat."""
+        if isinstance(check, BeatFresh) and not check.heartbeat:
+            declared = {row.check for row in self.contract.rows if isinstance(row.check, BeatFresh)}
+            heartbeats = {(c.heartbeat, c.url) for c in declared if c.heartbeat}
+            if len(heartbeats) == 1:
+                heartbeat, url = heartbeats.pop()
+                return replace(check, heartbeat=heartbeat, url=url)
+            return replace(check, heartbeat="ping")
+        return check
+
+    def plan(self, check: Check, *, must_hold: bool = True) -> None:
+        """Have the run's look gather what `check` needs; with `must_hold`, have a wait wait for it."""
+        self.planned.append((self.prepare(check), must_hold))
+
+    def begin(self) -> None:
+        """Start loading the app of a live target, so that it is ready when the first look needs it."""
+        if self.live and (self.contract.app or self.hook) and self._describing is None:
+            self._describing = start_describing(self._spec(), timeout=30)
+
+    def verdict(self, check: Check) -> Verdict:
+        """What the run's one look says of `check`."""
+        if self.seen is None:
+            self.seen = self._shared_look()
+        return judge(self.prepare(check), self.seen.snapshot)
+
+    def look(self, asks: Iterable[Ask]) -> Look:
+        """A new look of its own; at nothing where nothing is asked."""
+        asks = list(asks)
+        if not asks:
+            return Look(Snapshot(target=self.target_name), took=0.0)
+        try:
+            target = self.target()
+        except (TargetError, ContractError) as error:
+            return Look(_blind(Unseen(str(error))), took=0.0)
+        result = look(target, asks, deadline=self._deadline())
+        self.looks.append(result)
+        return result
+
+    def target(self) -> Target:
+        """The target, made ready.
+
+        Raises TargetError when its app does not load or its sandbox does not start, ContractError when
+        the contract does not let it be looked at.
+        """
+        if self._trouble is not None:
+            raise TargetError(self._trouble.why)
+        try:
+            if self.live:
+                return self._live_target()
+            return self._sandbox().target
+        except (ProjectError, SandboxError) as error:
+            self._trouble = Unseen(str(error))
+            raise TargetError(str(error)) from error
+
+    def close(self) -> None:
+        """End the sandbox, and whatever else is running."""
+        if self._describing is not None:
+            self._describing.close()
+            self._describing = None
+        if self.sandbox is not None:
+            sandbox, self.sandbox = self.sandbox, None
+            sandbox.close()
+
+    def _spec(self) -> AppSpec:
+        return AppSpec(
+            app=self.contract.app,
+            root=self.contract.path.parent,
+            path=self.path,
+            env=self.contract.env,
+            hook=self.hook,
+            target=self.target_name,
+        )
+
+    def _deadline(self) -> float:
+        spec = self.contract.targets.get(self.target_name)
+        return self.contract.deadline if spec is None or spec.deadline is None else spec.deadline
+
+    def _live_target(self) -> Target:
+        self.begin()
+        info: AppInfo | None = None
+        missing: ProjectError | None = None
+        if self._describing is not None:
+            try:
+                info = self._describing.result()
+            except ProjectError as error:
+                missing = error
+        declared = self.contract.targets[self.target_name]
+        if missing is not None and declared.broker == "app":
+            raise missing
+        target = resolve(self.contract, self.target_name, os.environ, info)
+        return replace(
+            target,
+            spec=self._spec() if info is not None else None,
+            app_unseen=str(missing) if missing is not None else "",
+        )
+
+    def _sandbox(self) -> Sandbox:
+        if self.sandbox is None:
+            with self._lock("sandbox"):
+                marker = None if self.share is None else self.share / "sandbox.json"
+                if marker is not None and marker.exists():
+                    self.sandbox = Sandbox.attach(marker)
+                else:
+                    sandbox = Sandbox(self.contract.sandbox, self._spec())
+                    sandbox.start()
+                    self.sandbox = sandbox
+                    if marker is not None:
+                        sandbox.share(marker)
+        return self.sandbox
+
+    def take_shared_look(self, share: Path) -> Look | None:
+        """The one look of a pytest-xdist run, if one of its processes took it."""
+        kept = share / _SHARED_LOOK
+        if kept.exists():
+            self.seen = pickle.loads(kept.read_bytes())  # noqa: S301 - our own file in a private folder
+        return self.seen
+
+    def _shared_look(self) -> Look:
+        if self.share is None:
+            return self._wait()
+        with self._lock("look"):
+            found = self.take_shared_look(self.share)
+            if found is None:
+                found = self._wait()
+                (self.share / _SHARED_LOOK).write_bytes(pickle.dumps(found))
+            return found
+
+    def _wait(self) -> Look:
+        """Look; under a wait, until everything holds or the time is over."""
+        asks = merge(ask for check, _ in self.planned for ask in check.asks())
+        start = time.monotonic()
+        while True:
+            self.seen = result = self.look(asks)
+            if not self.waiting.up_to:
+                return result
+            open_ = [
+                verdict.message()
+                for check, must_hold in self.planned
+                if must_hold and not (verdict := judge(check, result.snapshot)).healthy
+            ]
+            elapsed = time.monotonic() - start
+            left = self.waiting.up_to - elapsed
+            self.progress(Progress(elapsed, self.waiting.up_to, len(self.planned), tuple(open_), left <= 0))
+            if not open_ or left <= 0 or self._trouble is not None:
+                return result
+            pause = self.waiting.every * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+            threading.Event().wait(min(pause, left))
+
+    @contextmanager
+    def _lock(self, name: str) -> Iterator[None]:
+        if self.share is None:
+            yield
+            return
+        import fcntl
+
+        with (self.share / f"{name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One look of a wait: seconds since its start, how many of the checks do not hold yet, and why."""
+
+    elapsed: float
+    up_to: float
+    checks: int
+    open: tuple[str, ...]
+    over: bool
+
+
+def merge(asks: Iterable[Ask]) -> list[Ask]:
+    """The fewest asks that hold all of `asks`."""
+    workers: AskWorkers | None = None
+    queues: AskQueues | None = None
+    others: dict[Ask, None] = {}
+    for ask in asks:
+        if isinstance(ask, AskWorkers):
+            workers = (
+                ask
+                if workers is None
+                else AskWorkers(
+                    workers.details | ask.details,
+                    workers.names | ask.names,
+                    max(workers.at_least, ask.at_least),
+                )
+            )
+        elif isinstance(ask, AskQueues):
+            queues = (
+                ask
+                if queues is None
+                else AskQueues(
+                    tuple(dict.fromkeys(queues.names + ask.names)),
+                    queues.unacked or ask.unacked,
+                    max(filter(None, (queues.progress_over, ask.progress_over)), default=None),
+                )
+            )
+        else:
+            others[ask] = None
+    return [ask for ask in (workers, queues) if ask is not None] + list(others)
+
+
+def _blind(why: Unseen) -> Snapshot:
+    from pytest_celery_health.facts import App, Beat, Queues, Schedule, Unacked, Workers
+
+    return Snapshot(unseen=dict.fromkeys((App, Beat, Queues, Schedule, Unacked, Workers), why))
