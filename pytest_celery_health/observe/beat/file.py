@@ -1,0 +1,23 @@
+"""`file:PATH`: a file that is touched."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from pytest_celery_health.facts import Beat, Unseen
+from pytest_celery_health.observe.context import Context
+
+
+def read(context: Context, rest: str, url: str) -> Beat | Unseen:
+    """The file's mtime. A path that is not absolute is one of the contract's folder."""
+    del url
+    spec = context.target.spec
+    path = (spec.root if spec else Path()) / Path(rest).expanduser()
+    try:
+        mtime = path.stat().st_mtime
+    except FileNotFoundError:
+        return Unseen(f"no file {path}")
+    except OSError as error:
+        return Unseen(f"{path} could not be read: {error.strerror}")
+    return Beat(datetime.fromtimestamp(mtime, timezone.utc), note=f"mtime of {path}")

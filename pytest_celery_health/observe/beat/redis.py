@@ -1,0 +1,67 @@
+"""The Redis that a heartbeat is in: the broker's, or one of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pytest_celery_health.facts import Unseen
+from pytest_celery_health.observe.context import Context
+from pytest_celery_health.project.secrets import mask
+
+
+@contextmanager
+def client(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
+    """A client without key prefix and the masked name of its server, or why there is none.
+
+    url: a Redis URL or "env:NAME"; "" is the broker. In the sandbox it is always the broker.
+    """
+    if url.startswith("env:"):
+        name = url.removeprefix("env:")
+        url = context.target.env.get(name) or os.environ.get(name, "")
+        if not url and not context.target.sealed:
+            yield Unseen(f"${name}, the heartbeat's url, is not set")
+            return
+    if not url or context.target.sealed:
+        yield _broker(context)
+        return
+    with _own(context, url) as found:
+        yield found
+
+
+def _broker(context: Context) -> tuple[Any, str] | Unseen:
+    if isinstance(context.connection, Unseen):
+        return context.connection
+    driver = context.connection.transport.driver_type
+    if driver != "redis":
+        return Unseen(f"the broker is {driver}, not Redis: say with url where the heartbeat is")
+    from redis import Redis
+
+    pool = context.connection.default_channel.pool
+    return Redis(connection_pool=pool), mask(context.target.url)
+
+
+@contextmanager
+def _own(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
+    from redis import Redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+
+    where = mask(url)
+    left = context.deadline.left()
+    try:
+        client = Redis.from_url(
+            url.replace("redis+socket://", "unix://"),
+            socket_timeout=left,
+            socket_connect_timeout=left,
+            retry=Retry(NoBackoff(), 0),
+        )
+    except ValueError:
+        yield Unseen(f"{where} is not a Redis URL: write redis://, rediss:// or unix://")
+        return
+    try:
+        yield client, where
+    finally:
+        client.close()

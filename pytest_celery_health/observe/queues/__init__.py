@@ -1,0 +1,91 @@
+"""How deep queues are, by broker family. A new family is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pytest_celery_health.facts import (
+    AskQueues,
+    Queue,
+    Queues,
+    Unseen,
+    Workers,
+    is_pattern,
+)
+from pytest_celery_health.observe.context import Context
+from pytest_celery_health.observe.queues.amqp import AmqpQueues
+from pytest_celery_health.observe.queues.base import Depths, Known, Reader
+from pytest_celery_health.observe.queues.memory import MemoryQueues
+from pytest_celery_health.observe.queues.other import OtherQueues
+from pytest_celery_health.observe.queues.progress import watch
+from pytest_celery_health.observe.queues.redis import RedisQueues
+from pytest_celery_health.project.info import AppInfo
+
+READERS: dict[str, type[Reader]] = {
+    driver: reader for reader in (RedisQueues, AmqpQueues, MemoryQueues) for driver in reader.drivers
+}
+
+__all__ = ["READERS", "Depths", "Known", "Reader", "read", "reader_for"]
+
+
+def reader_for(context: Context) -> Reader:
+    """The reader of the broker family of the context's connection, which must be open."""
+    connection: Any = context.connection
+    kind = READERS.get(str(connection.transport.driver_type), OtherQueues)
+    return kind(connection, context.deadline, context.received)
+
+
+def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
+    """Everything that `asks` ask of queues. Raises what the connection raises."""
+    if isinstance(context.connection, Unseen):
+        return context.connection
+    known = _known(context.workers, context.target.app)
+    names = _matching((name for ask in asks for name in ask.names), known)
+    reader = reader_for(context)
+    depths = reader.depths(names, known, unacked=any(ask.unacked for ask in asks))
+    seen = {queue.name: queue for queue in depths.queues}
+    for over in sorted({ask.progress_over for ask in asks if ask.progress_over is not None}):
+        wanted = _matching((name for ask in asks if ask.progress_over == over for name in ask.names), known)
+        sampled = watch(
+            reader,
+            [seen[name] for name in wanted],
+            over,
+            known,
+            lambda: context.again(frozenset({"active_queues", "stats"})),
+        )
+        seen.update((queue.name, queue) for queue in sampled)
+    return Queues(tuple(seen.values()), _existing(seen.values(), known), depths.unacked)
+
+
+def _known(workers: Workers | Unseen, app: AppInfo | None) -> Known:
+    consumed: set[str] = set()
+    if not isinstance(workers, Unseen):
+        for worker in workers.answered:
+            if not isinstance(worker.queues, Unseen):
+                consumed.update(worker.queues)
+    known = Known(frozenset(consumed))
+    if app is None:
+        return known
+    return replace(
+        known,
+        declared=frozenset((*app.queues, app.default_queue)),
+        exchanges=tuple(dict.fromkeys((app.default_queue, *known.exchanges))),
+    )
+
+
+def _matching(names: Iterable[str], known: Known) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for name in names:
+        if is_pattern(name):
+            found.update(dict.fromkeys(sorted(one for one in known.names if fnmatchcase(one, name))))
+        else:
+            found[name] = None
+    return tuple(found)
+
+
+def _existing(seen: Iterable[Queue], known: Known) -> frozenset[str]:
+    gone = {queue.name for queue in seen if queue.exists is False}
+    return (known.names | {queue.name for queue in seen if queue.exists is True}) - gone

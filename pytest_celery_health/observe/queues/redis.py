@@ -1,0 +1,141 @@
+"""Queues on Redis, by kombu's `redis` and `sentinel` transports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+from pytest_celery_health.facts import NOT_ASKED, Queue, Unacked, Unseen
+from pytest_celery_health.observe.clock import Deadline
+from pytest_celery_health.observe.queues.base import NO_TIME, Depths, Known, Marks, Reader
+
+#: Commands in one round trip: thousands of queues at once, without a burst that other clients would notice.
+AT_ONCE = 10_000
+
+
+class RedisQueues(Reader):
+    """LLEN over every priority step of every queue, all in one pipeline.
+
+    kombu keeps a queue as one list for each priority step that holds messages, so an empty queue has no key:
+    whether it exists is told by the workers, by the app or by the bindings that workers left.
+    """
+
+    drivers = ("redis",)
+
+    def __init__(self, connection: Any, deadline: Deadline, received: Callable[[int], None]) -> None:
+        super().__init__(connection, deadline, received)
+        self.channel = connection.default_channel
+        self.prefix: str = self.channel.global_keyprefix or ""
+
+    def keys(self, queue: str) -> tuple[str, ...]:
+        """The lists of `queue`, the one that workers take from first at the front."""
+        return tuple(
+            f"{self.prefix}{queue}{self.channel.sep}{step}" if step else f"{self.prefix}{queue}"
+            for step in self.channel.priority_steps
+        )
+
+    def depths(self, names: Sequence[str], known: Known, *, unacked: bool = False) -> Depths:
+        keys = {name: self.keys(name) for name in names}
+        asked: list[tuple[Any, ...]] = [("LLEN", key) for name in names for key in keys[name]]
+        if unacked:
+            asked[:0] = [
+                ("HLEN", self.prefix + self.channel.unacked_key),
+                ("ZRANGE", self.prefix + self.channel.unacked_index_key, 0, 0, "WITHSCORES"),
+                ("TIME",),
+            ]
+        replies = self._ask(asked)
+        held = self._unacked(*(next(replies) for _ in range(3))) if unacked else NOT_ASKED
+        queues = {name: _queue(name, [next(replies) for _ in keys[name]]) for name in names}
+        return Depths(tuple(self._existing(queues, known).values()), held)
+
+    def _existing(self, queues: Mapping[str, Queue], known: Known) -> dict[str, Queue]:
+        doubtful = [name for name, queue in queues.items() if queue.exists == NOT_ASKED]
+        unknown = [name for name in doubtful if name not in known.names]
+        bound = self._bound(unknown, known) if unknown else {}
+        found = dict(queues)
+        for name in doubtful:
+            exists: bool | Unseen = bound.get(name, True)
+            found[name] = Queue(name, ready=0, exists=exists)
+        return found
+
+    def _bound(self, names: Sequence[str], known: Known) -> dict[str, bool | Unseen]:
+        """Whether a worker ever bound these queues to its own exchange or to one of the app's."""
+        tables = list(dict.fromkeys((*known.exchanges, *names)))
+        replies = self._ask([("SMEMBERS", self.prefix + self.channel.keyprefix_queue % t) for t in tables])
+        bound: set[str] = set()
+        blind: Unseen | None = None
+        for members in replies:
+            if isinstance(members, Unseen):
+                blind = members
+            else:
+                bound.update(_text(member).rsplit(self.channel.sep, 1)[-1] for member in members)
+        if known.declared is None:
+            blind = Unseen(
+                "it is empty or does not exist: Redis keeps no key of an empty queue, and neither"
+                " a worker nor a binding names it"
+            )
+        return {name: True if name in bound else blind or False for name in names}
+
+    def _unacked(self, count: Any, oldest: Any, time: Any) -> Unacked | Unseen:
+        if not self.channel.ack_emulation:
+            return Unseen("ack_emulation is off, so Redis keeps nothing of what workers hold", never=True)
+        age: float | Unseen | None
+        if isinstance(oldest, Unseen) or isinstance(time, Unseen):
+            age = oldest if isinstance(oldest, Unseen) else time
+        elif oldest:
+            age = max(0.0, int(time[0]) + int(time[1]) / 1e6 - float(oldest[1]))
+        else:
+            age = None
+        return Unacked(count, age, float(self.channel.visibility_timeout))
+
+    def oldest(self, names: Iterable[str]) -> Mapping[str, Marks]:
+        lists = {name: self.keys(name) for name in names}
+        replies = self._ask([("LINDEX", key, -1) for keys in lists.values() for key in keys])
+        tails = {name: [next(replies) for _ in keys] for name, keys in lists.items()}
+        # Only a digest of a message is kept: it may hold anything.
+        return {
+            name: tuple(None if message is None else blake2b(message).digest() for message in messages)
+            for name, messages in tails.items()
+            if not any(isinstance(message, Unseen) for message in messages)
+        }
+
+    def _ask(self, commands: Sequence[tuple[Any, ...]]) -> Iterator[Any]:
+        """The replies, in order; what Redis refused is Unseen."""
+        from redis import Redis
+
+        # kombu's own client adds the key prefix to some commands (LLEN) and not to others (LINDEX).
+        client = Redis(connection_pool=self.channel.pool)
+        for start in range(0, len(commands), AT_ONCE):
+            some = commands[start : start + AT_ONCE]
+            if self.deadline.passed:
+                yield from [NO_TIME] * len(some)
+                continue
+            pipeline: Any = client.pipeline(transaction=False)
+            for command in some:
+                pipeline.execute_command(*command)
+            replies = pipeline.execute(raise_on_error=False)
+            self.received(sum(map(_bytes, replies)))
+            for command, reply in zip(some, replies, strict=True):
+                if isinstance(reply, Exception):
+                    yield Unseen(f"Redis refused {command[0]} on it: {reply}")
+                else:
+                    yield reply
+
+
+def _queue(name: str, sizes: Sequence[Any]) -> Queue:
+    for size in sizes:
+        if isinstance(size, Unseen):
+            return Queue(name, ready=size, exists=size)
+    ready = sum(sizes)
+    return Queue(name, ready=ready, exists=True if ready else NOT_ASKED)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _bytes(reply: Any) -> int:
+    if isinstance(reply, (list, tuple, set)):
+        return sum(map(_bytes, reply))
+    return len(reply) if isinstance(reply, bytes) else len(str(reply))
