@@ -138,12 +138,13 @@ class Queues:
 class Beat:
     """When beat was last seen by one source (`redis:KEY`, `file:PATH`, `redbeat`, `ping`, `call:m:f`).
 
-    `note` says how the time was come by, for a reader.
+    `note` says how the time was come by, for a reader. `gone` says what proves that no beat runs at all.
     """
 
     last_seen: datetime | Unseen
     source: str = ""
     note: str = ""
+    gone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,18 @@ from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.observe.beat.redis import client
 from pytest_celery_health.observe.context import Context
 
+#: What PTTL answers for a key that does not exist.
+NO_KEY = -2
+
 #: Entries whose last run is read.
 MOST = 1000
 
+_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+
 
 def read(context: Context, rest: str, url: str) -> Beat | Unseen:
-    """The latest of the entries' last runs and, where `redbeat_lock_timeout` is configured, of the lock's last
-    extension, which is beat's last tick. The lock is looked at, never taken.
+    """The latest of the entries' last runs and, where `redbeat_lock_timeout` is configured, of beat's last tick,
+    at which it extends its lock. The lock is looked at, never taken.
 
     Keys and server are the app's `redbeat_*` settings; `url` goes before `redbeat_redis_url`.
     """
@@ -48,11 +53,9 @@ def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:
     pipeline.time()
     keys, left, (whole, micros) = pipeline.execute()
     now = datetime.fromtimestamp(whole + micros / 1e6, timezone.utc)
-    if left == -2:
-        return Beat(
-            Unseen(f"no beat holds {lock} on {server}"),
-            gone=f"no beat holds redbeat's lock {lock} on {server}",
-        )
+    if left == NO_KEY:
+        gone = f"no beat holds redbeat's lock {lock} on {server}"
+        return Beat(Unseen(gone), gone=gone)
     for key in keys:
         pipeline.hget(key, "meta")
     times = [time for meta in pipeline.execute() if (time := last_run(meta)) is not None]
@@ -69,16 +72,12 @@ def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:
 
 
 def last_run(meta: bytes | str | None) -> datetime | None:
-    """`last_run_at` in what redbeat keeps of an entry; None when it never ran or says nothing that is a time."""
+    """`last_run_at` in what redbeat keeps of an entry; None when it never ran or says no time."""
     try:
         found = json.loads(meta or "{}")["last_run_at"]
         zone = found.get("timezone", "UTC")
-        parts = [
-            int(found[name]) for name in ("year", "month", "day", "hour", "minute", "second", "microsecond")
-        ]
-        seconds = zone if isinstance(zone, (int, float)) else None
-        tz = ZoneInfo(zone) if seconds is None else timezone(timedelta(seconds=seconds))
-        year, month, day, hour, minute, second, micro = parts
-        return datetime(year, month, day, hour, minute, second, micro, tz)
+        offset = isinstance(zone, (int, float))
+        tz = timezone(timedelta(seconds=zone)) if offset else ZoneInfo(zone)
+        return datetime(**{name: int(found[name]) for name in _PARTS}, tzinfo=tz)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None

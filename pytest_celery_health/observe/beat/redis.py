@@ -39,8 +39,8 @@ def _broker(context: Context) -> tuple[Any, str] | Unseen:
         return Unseen(f"the broker is {driver}, not Redis: say with url where the heartbeat is")
     from redis import Redis
 
-    pool = context.connection.default_channel.pool
-    return Redis(connection_pool=pool), mask(context.target.url)
+    channel: Any = context.connection.default_channel
+    return Redis(connection_pool=channel.pool), mask(context.target.url)
 
 
 @contextmanager

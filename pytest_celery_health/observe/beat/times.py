@@ -26,8 +26,8 @@ def moment(value: object, where: str) -> datetime | Unseen:
             value = value.decode()
         except UnicodeDecodeError:
             return Unseen(
-                f"{where} holds something that is not text, as Django's cache writes it: use call:, and let the"
-                " function read the cache"
+                f"{where} holds something that is not text, as Django's cache writes it:"
+                " use call:, and let a function read the cache"
             )
     if isinstance(value, datetime):
         return value
