@@ -2,34 +2,37 @@
 
 from __future__ import annotations
 
-from pytest_celery_health.checks import (
-    BeatFresh,
-    Check,
-    QueueDepth,
-    ScheduleRuns,
-    WorkersAnswer,
-)
-from pytest_celery_health.facts import (
-    App,
-    AskApp,
-    AskBeat,
-    AskQueues,
-    AskSchedule,
-    AskWorkers,
-    Beat,
-    Entry,
-    Progress,
-    Queue,
-    Queues,
-    RunningTask,
-    Schedule,
-    Snapshot,
-    Unacked,
-    Unseen,
-    Worker,
-    Workers,
-)
-from pytest_celery_health.verdict import Finding, Verdict, judge
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_celery_health.checks import (
+        BeatFresh,
+        Check,
+        QueueDepth,
+        ScheduleRuns,
+        WorkersAnswer,
+    )
+    from pytest_celery_health.facts import (
+        App,
+        AskApp,
+        AskBeat,
+        AskQueues,
+        AskSchedule,
+        AskWorkers,
+        Beat,
+        Entry,
+        Progress,
+        Queue,
+        Queues,
+        RunningTask,
+        Schedule,
+        Snapshot,
+        Unacked,
+        Unseen,
+        Worker,
+        Workers,
+    )
+    from pytest_celery_health.verdict import Finding, Verdict, judge
 
 __all__ = [
     "App",
@@ -59,3 +62,17 @@ __all__ = [
     "WorkersAnswer",
     "judge",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> object:
+        """Import the public names when they are asked for: every pytest run imports this package."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pytest_celery_health import checks, facts, verdict
+
+        return next(vars(home)[name] for home in (checks, facts, verdict) if name in vars(home))
+
+
+def __dir__() -> list[str]:
+    return __all__
