@@ -1,0 +1,123 @@
+"""`python -m pytest_celery_health.project.child describe|call`.
+
+One line of JSON on stdin is the job; the answer goes to the file descriptor that it names. The parent
+keeps stdin open: at its end, whatever the reason, this process and all it started end too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import json
+import os
+import re
+import signal
+import sys
+import sysconfig
+import threading
+import traceback
+from types import TracebackType
+from typing import Any, NoReturn
+
+
+def main() -> NoReturn:
+    """Do the job and end at once: no exit handler or lingering thread of the user's is waited for."""
+    stdin = os.dup(0)
+    devnull = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(devnull, 0)
+    os.close(devnull)
+    job = json.loads(_read_line(stdin))
+    os.set_inheritable(job["answer_fd"], False)
+    threading.Thread(target=_end_with_parent, args=(stdin,), daemon=True).start()
+    # Shown by the parent when it has to give up.
+    faulthandler.dump_traceback_later(max(job["timeout"] * 0.9 - 0.05, 0.05), file=os.dup(2))
+    try:
+        answer = _work(sys.argv[1], job)
+    except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too)
+        answer = json.dumps({"error": _tell(error, job)})
+    data = answer.encode()
+    with os.fdopen(job["answer_fd"], "wb") as pipe:
+        pipe.write(len(data).to_bytes(8, "big") + data)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
+
+
+def _read_line(fd: int) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = os.read(fd, 65536)
+        if not chunk:
+            break
+        line += chunk
+    return line
+
+
+def _end_with_parent(fd: int) -> None:
+    os.read(fd, 1)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _work(what: str, job: dict[str, Any]) -> str:
+    from pytest_celery_health.project import values
+    from pytest_celery_health.project.child.load import attribute, load
+
+    app = load(job["app"], hook=job["hook"], target=job["target"])
+    if what == "describe":
+        from pytest_celery_health.project.child.describe import describe
+
+        return values.dump({"value": describe(app, job["app"])})
+    job["doing"] = f"{job['function']}()"
+    _set_up_django()
+    function = attribute(job["function"])
+    found = function()
+    if hasattr(found, "__await__"):
+        found.close()
+        raise TypeError("it is async; wrap it in a function that is not")
+    return values.dump({"value": found})
+
+
+def _set_up_django() -> None:
+    if os.environ.get("DJANGO_SETTINGS_MODULE"):
+        import django  # type: ignore[import-untyped,unused-ignore]
+        from django.apps import apps  # type: ignore[import-untyped,unused-ignore]
+
+        if not apps.ready:
+            django.setup()
+
+
+def _tell(error: BaseException, job: dict[str, Any]) -> str:
+    """The evidence in one line, then where in the user's code."""
+    doing = job.get("doing") or f"{job['hook'] or job['app']} failed to load"
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if type(error).__name__ == "LoadError":
+        said = str(error)
+    if isinstance(error, ModuleNotFoundError) and _is_own(error.name, job):
+        said += f" (looked in {', '.join(job['path'])})"
+    verb = " failed" if job.get("doing") else ""
+    lines = [f"{doing}{verb}: {said}"]
+    lines += [f"  at {frame}" for frame in _frames(error.__traceback__)[-3:]]
+    return "\n".join(lines)
+
+
+def _is_own(missing: str | None, job: dict[str, Any]) -> bool:
+    named = {re.split("[.:]", name)[0] for name in (job["app"], job.get("function", ""))}
+    return (missing or "").partition(".")[0] in named
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    """The user's own frames, the last one last."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    others = (here, "<frozen", *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    found = []
+    for frame in traceback.extract_tb(trace):
+        if not frame.filename.startswith(others):
+            file = os.path.relpath(frame.filename)
+            file = frame.filename if file.startswith("..") else file
+            found.append(f"{file}:{frame.lineno} in {frame.name}: {frame.line}")
+    return found
+
+
+if __name__ == "__main__":
+    main()

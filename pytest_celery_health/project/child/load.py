@@ -1,0 +1,159 @@
+"""Load the user's app as `celery -A` would, in a process of its own."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from celery import Celery
+from celery.app.utils import find_app
+from celery.utils.imports import import_from_cwd
+
+from pytest_celery_health.project.child.redirect import redirect
+
+_FACTORY = re.compile(r"(?P<path>[\w.]+:[\w.]+)\(\s*\)")
+
+
+class LoadError(Exception):
+    """The app is not what its name says. The message starts with the evidence."""
+
+
+def load(app: str, *, hook: str = "", target: str = "") -> Celery:
+    """The app with all its task modules imported, finalized, current and the default.
+
+    `app` is a name of Celery's -A grammar or a factory "package.module:create_app()"; `hook`
+    ("FILE:FUNCTION", told `target`) wins over it. In the sandbox (CELERY_HEALTH_SANDBOX=1) the app is
+    pointed at CELERY_BROKER_URL and CELERY_RESULT_BACKEND, whatever its code says.
+
+    Raises LoadError, and whatever the user's code raises.
+    """
+    found = _as_app(_call_hook(hook, target), hook) if hook else find(app)
+    found.set_current()
+    found.set_default()
+    sealed = os.environ.get("CELERY_HEALTH_SANDBOX") == "1"
+    if sealed:
+        _redirect(found)
+    found.loader.import_default_modules()
+    found.finalize()
+    if sealed:  # once more: a task module may have configured the app
+        _redirect(found)
+    return found
+
+
+def _redirect(app: Celery) -> None:
+    redirect(app, os.environ["CELERY_BROKER_URL"], os.environ.get("CELERY_RESULT_BACKEND", ""))
+
+
+def find(name: str) -> Celery:
+    """The app of this name, its task modules not yet imported."""
+    factory = _FACTORY.fullmatch(name)
+    if factory:
+        return _as_app(attribute(factory["path"])(), name)
+    if ":" in name:
+        return _as_app(attribute(name), name)
+    try:
+        found = find_app(name)
+    except AttributeError as error:
+        module = sys.modules.get(name)
+        if module is None or not _is_about(error, module, name):
+            raise
+        raise LoadError(f"module {name} has no Celery app") from None
+    return _as_app(found, name)
+
+
+def _is_about(error: AttributeError, module: ModuleType, name: str) -> bool:
+    return error.obj is module or name.partition(".")[0] in str(error)
+
+
+def attribute(path: str) -> Any:
+    """What "package.module:name.of.attribute" names.
+
+    Raises LoadError with the nearest name when the module has no such attribute.
+    """
+    module_name, _, names = path.partition(":")
+    if not module_name or not names:
+        raise LoadError(f"{path!r} is not of the form package.module:name")
+    found: Any = import_from_cwd(module_name)
+    seen = module_name
+    for name in names.split("."):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            raise LoadError(f"{seen} has no {name!r}{_hint(found, name)}") from None
+        seen = f"{seen}:{name}" if seen == module_name else f"{seen}.{name}"
+    return found
+
+
+def _hint(holder: object, name: str) -> str:
+    names = [known for known in getattr(holder, "__dict__", ()) if not known.startswith("__")]
+    near = difflib.get_close_matches(name, names, n=1)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    apps = [known for known in names if isinstance(getattr(holder, known), Celery)]
+    return f"; its apps are {', '.join(apps)}" if apps else ""
+
+
+def _as_app(found: Any, name: str) -> Celery:
+    if isinstance(found, Celery):
+        # A proxy such as current_app would follow whichever app becomes current.
+        current = getattr(found, "_get_current_object", None)
+        return current() if current else found
+    if isinstance(found, str):
+        return find(found)
+    in_flask = getattr(found, "extensions", None)
+    if isinstance(in_flask, dict) and isinstance(in_flask.get("celery"), Celery):
+        return in_flask["celery"]
+    if inspect.isfunction(found):
+        raise LoadError(f'{name} is a function; a factory is written "{name}()"')
+    what = f"the module {found.__name__}" if isinstance(found, ModuleType) else f"a {type(found).__name__}"
+    raise LoadError(f"{name} is {what}, not a Celery app")
+
+
+def _call_hook(hook: str, target: str) -> Any:
+    file, _, name = hook.rpartition(":")
+    module = _import_file(Path(file))
+    function = getattr(module, name, None)
+    if function is None:
+        raise LoadError(f"{file} has no {name!r}{_hint(module, name)}")
+    wanted = [
+        parameter.name
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    unknown = [parameter for parameter in wanted if parameter != "target"]
+    if unknown:
+        raise LoadError(f"{hook} takes {', '.join(unknown)}; a child process can tell it only target")
+    found = function(target) if wanted else function()
+    if found is None:
+        raise LoadError(f"{hook} returned None for the target {target!r}, not an app")
+    return found
+
+
+def _import_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise LoadError(f"{file} is no file")
+    names = [] if file.name == "__init__.py" else [file.stem]
+    folder = file.parent
+    while (folder / "__init__.py").exists():
+        names.insert(0, folder.name)
+        folder = folder.parent
+    name = ".".join(names)
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
+    if len(names) > 1 or file.name == "__init__.py":  # of a package: its relative imports must work
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise LoadError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,111 @@
+"""Point an app at the sandbox, whatever it says in code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery import Celery
+
+#: Transport options about the layout of the data and the pace of the client. All others may say where the
+#: broker is, or who we are to it.
+_KEPT = frozenset(
+    {
+        "ack_emulation",
+        "confirm_publish",
+        "fanout_patterns",
+        "fanout_prefix",
+        "global_keyprefix",
+        "health_check_interval",
+        "interval_max",
+        "interval_start",
+        "interval_step",
+        "max_connections",
+        "max_retries",
+        "polling_interval",
+        "priority_steps",
+        "queue_order_strategy",
+        "read_timeout",
+        "retry_on_timeout",
+        "retry_policy",
+        "sep",
+        "socket_connect_timeout",
+        "socket_keepalive",
+        "socket_timeout",
+        "unacked_index_key",
+        "unacked_key",
+        "unacked_mutex_expire",
+        "unacked_mutex_key",
+        "unacked_restore_limit",
+        "visibility_timeout",
+        "write_timeout",
+    }
+)
+
+#: What else would say where the broker or the backend is, or how to log in.
+_UNSET = (
+    "broker_host",
+    "broker_login_method",
+    "broker_password",
+    "broker_port",
+    "broker_transport",
+    "broker_user",
+    "broker_vhost",
+    "redis_backend_credential_provider",
+    "redis_backend_use_ssl",
+    "redis_db",
+    "redis_host",
+    "redis_password",
+    "redis_port",
+    "redis_username",
+)
+
+
+def redirect(app: Celery, broker_url: str, backend_url: str = "") -> None:
+    """Make `app` use this broker, and this result backend ("" turns results off).
+
+    SSL, credentials and the transport options that say where to connect are dropped; those about
+    prefixes, separators, priorities and timeouts stay. Cached pools and the cached backend are dropped.
+    """
+    changes: dict[str, Any] = dict.fromkeys(_UNSET)
+    changes |= {
+        "broker_url": broker_url,
+        "broker_read_url": broker_url,
+        "broker_write_url": broker_url,
+        "broker_use_ssl": False,
+        "broker_transport_options": _kept(app.conf.get("broker_transport_options")),
+        "result_backend": backend_url or "disabled://",
+        "result_backend_transport_options": _kept(app.conf.get("result_backend_transport_options")),
+    }
+    if app.conf.get("redbeat_redis_url"):
+        changes["redbeat_redis_url"] = broker_url
+        changes["redbeat_redis_use_ssl"] = None
+        changes["redbeat_redis_options"] = {}
+    for key, value in changes.items():
+        _set(app, key, value)
+    app.backend_cls = None
+    _drop_cached(app)
+
+
+def _kept(options: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {key: value for key, value in (options or {}).items() if key in _KEPT}
+
+
+def _set(app: Celery, key: str, value: Any) -> None:
+    conf = app.conf
+    prefix = (conf.prefix or "").lower()
+    # The same setting under an older or prefixed name would be found first.
+    for spelt in [known for known in conf.changes if known.lower() in {key, prefix + key}]:
+        del conf.changes[spelt]
+    conf[key] = value
+
+
+def _drop_cached(app: Celery) -> None:
+    # Celery has no public way to drop these without closing them for good.
+    app._pool = None
+    if "amqp" in app.__dict__:
+        app.amqp._producer_pool = None
+    app._backend_cache = None
+    if hasattr(app._local, "backend"):
+        del app._local.backend
+    app.__dict__.pop("redbeat_conf", None)
