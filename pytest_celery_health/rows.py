@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from pytest_celery_health.contract.model import SANDBOX
 from pytest_celery_health.contract.model import Row as ContractRow
 from pytest_celery_health.outcome import Outcome, raise_for
-from pytest_celery_health.run import SANDBOX, Run
+from pytest_celery_health.run import Run
 from pytest_celery_health.verdict import Verdict
 
 OUTCOMES = pytest.StashKey[list[Outcome]]()

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pytest_celery_health.checks import BeatFresh, Check
-from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.targets import resolve
 from pytest_celery_health.facts import Ask, AskQueues, AskWorkers, Snapshot, Unseen
 from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target
-from pytest_celery_health.project.describe import Describing, start_describing
+from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.verdict import Verdict, judge
 
-SANDBOX = "sandbox"
 _SHARED_LOOK = "look.pickle"
 
 
@@ -58,7 +57,7 @@ class Run:
     looks: list[Look] = field(default_factory=list)
     seen: Look | None = None
     sandbox: Sandbox | None = None
-    _describing: Describing | None = None
+    _describing: Asked[AppInfo] | None = None
     _trouble: Unseen | None = None
 
     @property
@@ -68,12 +67,10 @@ class Run:
     def prepare(self, check: Check) -> Check:
         """`check` with what the contract says where the check is silent: beat's heartbeat."""
         if isinstance(check, BeatFresh) and not check.heartbeat:
-            declared = {row.check for row in self.contract.rows if isinstance(row.check, BeatFresh)}
-            heartbeats = {(c.heartbeat, c.url) for c in declared if c.heartbeat}
-            if len(heartbeats) == 1:
-                heartbeat, url = heartbeats.pop()
-                return replace(check, heartbeat=heartbeat, url=url)
-            return replace(check, heartbeat="ping")
+            declared = self.contract.heartbeat
+            if declared is None:
+                return replace(check, heartbeat="ping")
+            return replace(check, heartbeat=declared.heartbeat, url=declared.url)
         return check
 
     def plan(self, check: Check, *, must_hold: bool = True) -> None:
@@ -100,7 +97,7 @@ class Run:
             target = self.target()
         except (TargetError, ContractError) as error:
             return Look(_blind(Unseen(str(error))), took=0.0)
-        result = look(target, asks, deadline=self._deadline())
+        result = look(target, asks, deadline=self.contract.deadline_of(self.target_name))
         self.looks.append(result)
         return result
 
@@ -139,10 +136,6 @@ class Run:
             target=self.target_name,
         )
 
-    def _deadline(self) -> float:
-        spec = self.contract.targets.get(self.target_name)
-        return self.contract.deadline if spec is None or spec.deadline is None else spec.deadline
-
     def _live_target(self) -> Target:
         self.begin()
         info: AppInfo | None = None
@@ -155,12 +148,9 @@ class Run:
         declared = self.contract.targets[self.target_name]
         if missing is not None and declared.broker == "app":
             raise missing
-        target = resolve(self.contract, self.target_name, os.environ, info)
-        return replace(
-            target,
-            spec=self._spec() if info is not None else None,
-            app_unseen=str(missing) if missing is not None else "",
-        )
+        spec = self._spec() if info is not None else None
+        target = resolve(self.contract, self.target_name, os.environ, info, spec)
+        return replace(target, app_unseen=str(missing)) if missing is not None else target
 
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from pytest_celery_health.checks import Check
-from pytest_celery_health.contract.begin import HOW_TO_BEGIN
+from pytest_celery_health.contract.begin import how_to_begin
 from pytest_celery_health.contract.find import find
-from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.read import read
 from pytest_celery_health.durations import seconds
 from pytest_celery_health.outcome import CannotTell, NotHealthy, Outcome, Unhealthy
@@ -24,8 +24,7 @@ from pytest_celery_health.report import junit
 from pytest_celery_health.report.progress import Reporter
 from pytest_celery_health.report.terminal import Tally, summary
 from pytest_celery_health.rows import OUTCOMES, ContractFile, Row, record
-from pytest_celery_health.run import SANDBOX, Run, Waiting
-from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.run import Run, Waiting
 from pytest_celery_health.verdict import Verdict
 
 MARKER = "celery_health"
@@ -51,7 +50,7 @@ def run_of(config: pytest.Config) -> Run:
         config.stash[_RUN] = run = _make_run(config)
         config.add_cleanup(run.close)
         if not run.contract.app and not run.hook:
-            raise pytest.UsageError(f"no contract says what the app is\n{HOW_TO_BEGIN}")
+            raise pytest.UsageError(f"no contract says what the app is\n{how_to_begin()}")
     return config.stash[_RUN]
 
 
@@ -106,15 +105,7 @@ def _read_contract(config: pytest.Config, *, app_from_hook: bool) -> Contract:
     found = find(paths, here)
     if found is not None:
         return read(found, app_from_hook=app_from_hook)
-    return Contract(
-        path=config.rootpath / "pyproject.toml",
-        app="",
-        env={},
-        deadline=5.0,
-        sandbox=SandboxSpec(),
-        targets={},
-        rows=(),
-    )
+    return Contract(config.rootpath / "pyproject.toml")
 
 
 def _app_hook(config: pytest.Config) -> str:
@@ -206,7 +197,7 @@ class HealthSession:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         self._refuse_decorated_classes()
         kept: dict[str, pytest.Item] = {}
-        dropped = []
+        dropped: list[pytest.Item] = []
         for item in items:
             if isinstance(item, Row):
                 if item.foreign:
@@ -289,8 +280,8 @@ class HealthSession:
                 crash.message = error.line
         ended = call.when == "call" or (call.when == "setup" and not report.passed)
         if ended:
-            report.celery_health = [outcome.plain() for outcome in item.stash.get(OUTCOMES, [])]
-            report.celery_health_blind = isinstance(error, CannotTell)
+            report.__dict__["celery_health"] = [outcome.plain() for outcome in item.stash.get(OUTCOMES, [])]
+            report.__dict__["celery_health_blind"] = isinstance(error, CannotTell)
         return report
 
     def pytest_report_teststatus(
@@ -348,7 +339,7 @@ class HealthSession:
             self.run.take_shared_look(self.share)
         summary(terminalreporter, self.run, self.tally, [row.nodeid for row in self.foreign])
         if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
-            terminalreporter.write_line(HOW_TO_BEGIN)
+            terminalreporter.write_line(how_to_begin())
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
