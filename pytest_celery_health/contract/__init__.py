@@ -1,0 +1,1 @@
+"""What a project promises, in `[tool.celery-health]`: found, read and validated as a whole."""

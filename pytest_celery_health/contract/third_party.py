@@ -1,0 +1,86 @@
+"""The class that a row's `use` names: one of ours, or anybody's by dotted path."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from dataclasses import fields
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+from pytest_celery_health.checks import CHECKS, Check
+from pytest_celery_health.contract.model import Row
+from pytest_celery_health.contract.values import did_you_mean
+
+#: The keys of every row, which no check may have as a field.
+COMMON = {"use", *(field.name for field in fields(Row))} - {"name", "check", "line"}
+
+
+class UnusableError(Exception):
+    """No check can be had from a `use`; reads as a sentence."""
+
+
+def check_class(use: str, folder: Path) -> type[Check]:
+    """The check that `use` names. For a dotted path, `folder` is put onto `sys.path`, and stays there.
+
+    Raises UnusableError.
+    """
+    if use in CHECKS:
+        return CHECKS[use]
+    module, colon, name = use.partition(":")
+    if not colon:
+        raise UnusableError(_unknown(use))
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise UnusableError(f'use is "{use}"; write package.module:Class')
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        found = getattr(import_module(module), name, None)
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - importing runs anybody's code
+        raise UnusableError(
+            f'use is "{use}", which cannot be imported: {type(exc).__name__}: {exc}'
+        ) from None
+    if found is None:
+        raise UnusableError(f'use is "{use}", but {module} has no {name}{_near_class(module, name)}')
+    complaint = _complaint(found)
+    if complaint:
+        raise UnusableError(f'use is "{use}", which {complaint}')
+    cls: type[Check] = found
+    return cls
+
+
+def _unknown(use: str) -> str:
+    near = did_you_mean(use, CHECKS, quoted=True)
+    if "." in use and not near:
+        module, _, name = use.rpartition(".")
+        return f'use is "{use}"; a check of your own is written "{module}:{name}"'
+    known = f"; checks: {', '.join(CHECKS)}, or package.module:Class"
+    return f'use is "{use}", which is no check{near or known}'
+
+
+def _near_class(module: str, name: str) -> str:
+    known = [key for key, value in vars(sys.modules[module]).items() if inspect.isclass(value)]
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _complaint(found: object) -> str:
+    if not (isinstance(found, type) and issubclass(found, Check)):
+        return "is not a subclass of pytest_celery_health.Check"
+    if "__dataclass_params__" not in vars(found):
+        return "is not a dataclass; put @dataclass(frozen=True) above it"
+    if inspect.isabstract(found):
+        return f"does not define {' and '.join(sorted(found.__abstractmethods__))}"
+    names = [field.name for field in fields(found) if field.init]
+    clash = sorted(COMMON.intersection(names))
+    if clash:
+        return f"has a field {clash[0]}, a key that every row has; rename the field"
+    if found.subject and found.subject not in names:
+        return f'has subject = "{found.subject}", but no such field'
+    try:
+        get_type_hints(found)
+    except Exception as exc:  # noqa: BLE001 - an annotation may be any expression
+        return f"has annotations that do not resolve at run time: {exc}"
+    return ""
