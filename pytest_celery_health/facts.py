@@ -237,6 +237,8 @@ class Snapshot:
         target: str = "",
         unseen: Mapping[type, Unseen] | None = None,
     ) -> None:
+        if now is not None and now.tzinfo is None:
+            raise ValueError(f"now is {now.isoformat()}, without a time zone; ages would be off by hours")
         object.__setattr__(self, "facts", facts)
         object.__setattr__(self, "now", now or datetime.now(timezone.utc))
         object.__setattr__(self, "target", target)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pytest_celery_health.durations import seconds
 from pytest_celery_health.facts import Ask, Snapshot
 from pytest_celery_health.verdict import Finding
 
@@ -24,6 +25,18 @@ class Check(ABC):
     subject: ClassVar[str] = ""
     #: Whether it starts, sends or breaks something, which is done in the sandbox only.
     needs_sandbox: ClassVar[bool] = False
+
+    def _in_seconds(self, *fields: str) -> None:
+        """Make these durations seconds, None excepted. Raises ValueError that names the field."""
+        for name in fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            try:
+                number = seconds(value)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+            object.__setattr__(self, name, number)
 
     @abstractmethod
     def asks(self) -> Iterable[Ask]:

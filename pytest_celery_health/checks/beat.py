@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
+from datetime import timezone
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.durations import Duration, seconds, spell
@@ -33,8 +34,7 @@ class BeatFresh(Check):
     naive_is: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "within", seconds(self.within))
-        object.__setattr__(self, "ahead_at_most", seconds(self.ahead_at_most))
+        self._in_seconds("within", "ahead_at_most")
         if not self.within:
             raise ValueError("within is 0, which no heartbeat can meet")
         if self.naive_is not in ("", "UTC"):
@@ -56,6 +56,10 @@ class BeatFresh(Check):
         if isinstance(beat, Unseen):
             yield Finding.unseen("beat", beat)
             return
+        within, ahead = seconds(self.within), seconds(self.ahead_at_most)
+        if beat.gone:
+            yield Finding(False, "beat", "is not running", f"seen within {spell(within)}", beat.gone)
+            return
         if isinstance(beat.last_seen, Unseen):
             yield Finding.unseen("", beat.last_seen)
             return
@@ -69,9 +73,9 @@ class BeatFresh(Check):
                     hint='write an aware time, or set naive_is = "UTC"',
                 )
                 return
-            last = last.replace(tzinfo=seen.now.tzinfo)
-        age = (seen.now - last).total_seconds()
-        within, ahead = seconds(self.within), seconds(self.ahead_at_most)
+            last = last.replace(tzinfo=timezone.utc)
+        # In UTC: two times of one zone are subtracted by their wall clocks, an hour off where DST changes.
+        age = (seen.now.astimezone(timezone.utc) - last.astimezone(timezone.utc)).total_seconds()
         if age < -ahead:
             yield Finding(
                 False,
@@ -83,10 +87,13 @@ class BeatFresh(Check):
             )
             return
         age = max(age, 0.0)
+        said = spell(age)
+        if age > within and said == spell(within):
+            said = f"{age:.3f} s"
         yield Finding(
             age <= within,
             "beat",
-            f"was last seen {spell(age)} ago",
+            f"was last seen {said} ago",
             f"within {spell(within)}",
             beat.note or beat.source,
             {"beat.age": age},

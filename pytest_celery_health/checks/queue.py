@@ -10,6 +10,7 @@ from typing import ClassVar
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import (
+    NOT_ASKED,
     Ask,
     AskQueues,
     AskWorkers,
@@ -56,15 +57,13 @@ class QueueDepth(Check):
             raise ValueError(f"ready_below is {self.ready_below}, which no queue can meet; write 1 or more")
         if self.consumers_at_least is not None and self.consumers_at_least < 0:
             raise ValueError(f"consumers_at_least is {self.consumers_at_least}; write 0 or more")
-        if self.moves_within is not None:
-            object.__setattr__(self, "moves_within", seconds(self.moves_within))
-            if not self.moves_within:
-                raise ValueError("moves_within is 0; a backlog needs time to move")
-        if self.oldest_unacked_below not in (None, VISIBILITY_TIMEOUT):
-            limit = seconds(self.oldest_unacked_below)
-            if not limit:
-                raise ValueError("oldest_unacked_below is 0, which no broker can meet")
-            object.__setattr__(self, "oldest_unacked_below", limit)
+        self._in_seconds("moves_within")
+        if self.moves_within == 0:
+            raise ValueError("moves_within is 0; a backlog needs time to move")
+        if self.oldest_unacked_below != VISIBILITY_TIMEOUT:
+            self._in_seconds("oldest_unacked_below")
+        if self.oldest_unacked_below == 0:
+            raise ValueError("oldest_unacked_below is 0, which no message can meet")
 
     def asks(self) -> Iterable[Ask]:
         yield AskWorkers(frozenset({"active_queues"}))
@@ -86,13 +85,16 @@ class QueueDepth(Check):
             yield self._unacked(seen)
 
     def _judge_one(self, queue: Queue, seen: Snapshot) -> Iterator[Finding]:
+        near = get_close_matches(queue.name, seen.known_queues - {queue.name}, n=1)
+        hint = f"did you mean {near[0]}?" if near else ""
         if queue.exists is False:
-            near = get_close_matches(queue.name, seen.known_queues, n=1)
-            hint = f"did you mean {near[0]}?" if near else "looking never creates a queue"
             yield Finding(False, queue.name, "does not exist", "an existing queue", hint)
             return
         if isinstance(queue.ready, Unseen):
             yield Finding.unseen(queue.name, queue.ready)
+            return
+        if not queue.ready and isinstance(queue.exists, Unseen) and queue.exists != NOT_ASKED:
+            yield Finding.unseen(queue.name, queue.exists, hint=hint)
             return
         consumers, by = _consumers(queue, seen)
         if self.ready_below is not None or self.consumers_at_least is None:
@@ -105,7 +107,7 @@ class QueueDepth(Check):
         return Finding(
             self.ready_below is None or ready < self.ready_below,
             name,
-            f"holds {ready:,} ready message{'' if ready == 1 else 's'}",
+            f"holds {_messages(ready)}",
             "" if self.ready_below is None else f"below {self.ready_below:,}",
             by,
             {f"{name}.ready": ready},
@@ -125,18 +127,18 @@ class QueueDepth(Check):
                 yield Finding(
                     False,
                     queue.name,
-                    f"holds {ready:,} ready message{'' if ready == 1 else 's'} that nobody consumes",
+                    f"holds {_messages(ready)} that nobody consumes",
                     "a consumer",
-                    "start a worker with -Q, or set consumers_at_least = 0",
+                    f"start a worker with -Q {queue.name}, or allow it with consumers_at_least = 0",
                     figures,
                 )
             return
         yield Finding(
             consumers >= wanted,
             queue.name,
-            f"has {consumers} consumer{'' if consumers == 1 else 's'}",
+            f"has {_consumer_count(consumers)}",
             f"at least {wanted}",
-            by,
+            by if consumers else "",
             figures,
         )
 
@@ -144,18 +146,19 @@ class QueueDepth(Check):
         progress = queue.progress
         if isinstance(progress, Unseen):
             return Finding.unseen(f"{queue.name}'s progress", progress)
-        fell = progress.ready_after < progress.ready_before
-        took = not isinstance(progress.accepted, Unseen) and progress.accepted > 0
-        return Finding(
-            fell or took or bool(progress.oldest_moved),
-            queue.name,
-            f"stood still for {spell(progress.interval)} with {progress.ready_after:,} ready messages"
-            if not (fell or took or progress.oldest_moved)
-            else f"moves: {progress.ready_before:,} then {progress.ready_after:,} ready messages",
-            f"progress within {spell(seconds(self.moves_within or 0))}",
-            "its workers accepted no task meanwhile" if not took else "",
-            {f"{queue.name}.moved": progress.ready_before - progress.ready_after},
-        )
+        accepted = progress.accepted
+        took = not isinstance(accepted, Unseen) and accepted > 0
+        figures = {f"{queue.name}.moved": progress.ready_before - progress.ready_after}
+        wanted = f"progress within {spell(seconds(self.moves_within or 0))}"
+        over = spell(progress.interval)
+        if progress.ready_after < progress.ready_before or progress.oldest_moved or took:
+            seen = f"moved within {over}: {progress.ready_before:,}, then {_messages(progress.ready_after)}"
+            return Finding(True, queue.name, seen, wanted, figures=figures)
+        if isinstance(accepted, Unseen) and progress.oldest_moved is None:
+            return Finding.unseen(f"{queue.name}'s progress", accepted)
+        hint = "" if isinstance(accepted, Unseen) else "its workers accepted no task meanwhile"
+        seen = f"stood still for {over} with {_messages(progress.ready_after)}"
+        return Finding(False, queue.name, seen, wanted, hint, figures)
 
     def _unacked(self, seen: Snapshot) -> Finding:
         unacked = seen.unacked
@@ -169,15 +172,27 @@ class QueueDepth(Check):
                 return Finding.unseen("visibility_timeout", unacked.visibility_timeout)
             limit = unacked.visibility_timeout
         bound = seconds(limit or 0)
-        age = unacked.oldest or 0.0
+        if unacked.oldest is None:
+            return Finding(True, "no message", "is unacknowledged", f"none older than {spell(bound)}")
+        many = isinstance(unacked.count, int) and unacked.count > 1
         return Finding(
-            age < bound,
-            "the oldest unacknowledged message",
-            f"is {spell(age)} old" if unacked.oldest is not None else "is none",
+            unacked.oldest < bound,
+            f"the oldest of {unacked.count:,} unacknowledged messages"
+            if many
+            else "the unacknowledged message",
+            f"is {spell(unacked.oldest)} old",
             f"below {spell(bound)}",
             "of the whole Redis database; past visibility_timeout it is delivered again",
-            {"unacked.oldest": age},
+            {"unacked.oldest": unacked.oldest},
         )
+
+
+def _messages(ready: int) -> str:
+    return f"{ready:,} ready message{'' if ready == 1 else 's'}"
+
+
+def _consumer_count(count: int) -> str:
+    return f"{count:,} consumer{'' if count == 1 else 's'}" if count else "no consumer"
 
 
 def _consumers(queue: Queue, seen: Snapshot) -> tuple[int | Unseen, str]:
@@ -193,5 +208,5 @@ def _consumers(queue: Queue, seen: Snapshot) -> tuple[int | Unseen, str]:
     if not isinstance(queue.consumers, Unseen):
         count = queue.consumers
         if count and names == ():
-            by = f"{count} consumers, by the broker's count"
+            by = f"{_consumer_count(count)} by the broker's count"
     return count, by

@@ -36,12 +36,15 @@ class ScheduleRuns(Check):
             if name not in names:
                 known = ", ".join(sorted(names)[:5]) or "none"
                 yield Finding(False, name, "is not in the schedule", "an entry", f"entries: {known}")
-        if not names:
+        if not names and not self.entries:
             yield Finding(None, "schedule", "the app's schedule is empty")
         for entry in schedule.entries:
             if self.entries and entry.name not in self.entries:
                 continue
             subject = f"entry {entry.name}"
+            if not entry.task:
+                yield Finding(False, subject, "names no task", "a task")
+                continue
             if not entry.registered:
                 yield Finding(False, subject, f"sends {entry.task}, which the app does not have", "a task")
                 continue
@@ -52,6 +55,9 @@ class ScheduleRuns(Check):
                     f"does not fit {entry.task}: {entry.problem}",
                     "fitting arguments",
                 )
+                continue
+            if not entry.queue:
+                yield Finding(None, subject, f"where {entry.task} is sent is not known without sending it")
                 continue
             workers = seen.workers
             consumers = workers if isinstance(workers, Unseen) else workers.consuming(entry.queue)

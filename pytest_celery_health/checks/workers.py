@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from pytest_celery_health.checks.base import Check
@@ -15,7 +15,7 @@ from pytest_celery_health.verdict import Finding
 class WorkersAnswer(Check):
     """Workers answer remote control.
 
-    at_least: how many workers must answer, 1 unless `names` says who.
+    at_least: how many workers must answer; 1, unless `names` says who.
     names: node names that must answer.
     tasks: names of tasks that some worker must have registered, or "all": every task the app defines.
     pool_size: pool processes or threads that each worker must have at least.
@@ -46,10 +46,11 @@ class WorkersAnswer(Check):
             raise ValueError(f"pool_size is {self.pool_size}; write 1 or more")
         if self.silent_at_most < 0:
             raise ValueError(f"silent_at_most is {self.silent_at_most}; write 0 or more")
-        for name in ("up_for", "clock_within"):
-            value = getattr(self, name)
-            if value is not None:
-                object.__setattr__(self, name, seconds(value))
+        self._in_seconds("up_for", "clock_within")
+        if self.up_for == 0:
+            raise ValueError("up_for is 0, which every worker meets")
+        if self.clock_within == 0:
+            raise ValueError("clock_within is 0, which no two clocks meet")
 
     def asks(self) -> Iterable[Ask]:
         details = set()
@@ -70,24 +71,21 @@ class WorkersAnswer(Check):
         if isinstance(workers, Unseen):
             yield Finding.unseen("workers", workers)
             return
-        yield self._count(workers)
+        if self.at_least or not self.names:
+            yield self._count(workers)
         for name in self.names:
-            if all(worker.name != name for worker in workers.answered):
-                yield self._absent(name, workers)
+            yield self._named(name, workers)
         yield from self._twins(workers)
         yield from self._silent(workers)
-        if self.tasks:
+        if self.tasks and workers.answered:
             yield from self._tasks(workers, seen)
         for worker in workers.answered:
             yield from self._each(worker)
 
     def _count(self, workers: Workers) -> Finding:
-        wanted = self.at_least or (len(self.names) or 1)
+        wanted = self.at_least or 1
         count = len(workers.answered)
-        names = ", ".join(worker.name for worker in workers.answered[:5])
-        if count > 5:
-            names += f" and {count - 5} more"
-        hint = names
+        names = hint = _names([worker.name for worker in workers.answered])
         if workers.beats:
             beats = ", ".join(workers.beats)
             hint = (
@@ -106,10 +104,14 @@ class WorkersAnswer(Check):
             {"workers": count},
         )
 
-    def _absent(self, name: str, workers: Workers) -> Finding:
+    def _named(self, name: str, workers: Workers) -> Finding:
+        names = [worker.name for worker in workers.answered]
+        if name in names:
+            return Finding(True, name, "answered", "an answer")
         if name in workers.silent:
             return Finding(False, name, "is subscribed but silent: busy or frozen", "an answer")
-        return Finding(False, name, "did not answer: busy or gone", "an answer")
+        hint = f"{_names(names)} answered" if names else "no worker answered"
+        return Finding(False, name, "did not answer: busy or gone", "an answer", hint)
 
     def _twins(self, workers: Workers) -> Iterator[Finding]:
         for worker in workers.answered:
@@ -132,8 +134,8 @@ class WorkersAnswer(Check):
             yield Finding(
                 False,
                 _plural(silent, "mailbox", "mailboxes"),
-                "subscribed but silent",
-                f"at most {self.silent_at_most}",
+                f"{'is' if silent == 1 else 'are'} subscribed but silent",
+                f"at most {self.silent_at_most}" if self.silent_at_most else "none",
                 "a frozen worker, a busy solo worker, or a stalled beat",
                 {"silent": silent},
             )
@@ -154,21 +156,28 @@ class WorkersAnswer(Check):
         else:
             wanted = frozenset(self.tasks)
         registered: set[str] = set()
+        blind: tuple[str, Unseen] | None = None
         for worker in workers.answered:
             if isinstance(worker.tasks, Unseen):
-                yield Finding.unseen(worker.name, worker.tasks)
+                blind = worker.name, worker.tasks
             else:
                 registered |= worker.tasks
         missing = sorted(wanted - registered)
-        names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
-        yield Finding(
-            not missing,
-            "tasks",
-            f"registered on no worker: {names}" if missing else f"all {len(wanted)} registered",
-            "each registered on a worker",
-            "is the module imported by the worker (imports, include, autodiscover_tasks)?" if missing else "",
-            {"missing": len(missing)},
-        )
+        if missing and blind:
+            yield Finding.unseen(*blind)
+            return
+        figures = {"missing": len(missing)}
+        if missing:
+            yield Finding(
+                False,
+                _names(missing, 3),
+                f"{'is' if len(missing) == 1 else 'are'} registered on no worker",
+                "every task on some worker" if self.tasks == "all" else "on some worker",
+                "does the worker import the module (imports, include, autodiscover_tasks)?",
+                figures,
+            )
+        else:
+            yield Finding(True, _plural(len(wanted), "task"), "registered", "on some worker", figures=figures)
 
     def _each(self, worker: Worker) -> Iterator[Finding]:
         for problem in worker.malformed:
@@ -210,7 +219,7 @@ class WorkersAnswer(Check):
                 yield Finding(
                     abs(offset) <= seconds(self.clock_within),
                     worker.name,
-                    f"has a clock {spell(abs(offset))} {'ahead' if offset > 0 else 'behind'}",
+                    f"has a clock {spell(abs(offset))} {'ahead of' if offset > 0 else 'behind'} ours",
                     f"within {spell(seconds(self.clock_within))}",
                     figures={"clock_offset": offset},
                 )
@@ -224,6 +233,12 @@ class WorkersAnswer(Check):
                     f"runs Celery {worker.version}",
                     self.version,
                 )
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _plural(count: int, one: str, many: str = "") -> str:

@@ -22,8 +22,8 @@ _PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
 
 
 def read(context: Context, rest: str, url: str) -> Beat | Unseen:
-    """The latest of the entries' last runs and, where `redbeat_lock_timeout` is configured, of beat's last tick,
-    at which it extends its lock. The lock is looked at, never taken.
+    """The latest of the entries' last runs; where `redbeat_lock_timeout` is configured, also of beat's last
+    tick, at which it extends its lock. The lock is looked at, never taken.
 
     Keys and server are the app's `redbeat_*` settings; `url` goes before `redbeat_redis_url`.
     """
