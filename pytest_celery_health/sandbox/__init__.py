@@ -1,1 +1,403 @@
-"""Brokers, workers and a beat of the project, as sealed child processes."""
+"""Brokers, workers and a beat of the project, as sealed child processes of one keeper.
+
+Nothing of the process that starts a sandbox is changed: it imports neither celery nor a client of a broker
+nor the app.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pytest_celery_health.facts import Entry
+from pytest_celery_health.observe.target import Target
+from pytest_celery_health.project import values
+from pytest_celery_health.project.describe import child_environ
+from pytest_celery_health.project.info import AppInfo, AppSpec
+from pytest_celery_health.project.secrets import mask
+from pytest_celery_health.sandbox import brokers
+from pytest_celery_health.sandbox.brokers import Broker, Launch
+from pytest_celery_health.sandbox.child import INFO, UP
+from pytest_celery_health.sandbox.client import Client, KeeperGoneError
+from pytest_celery_health.sandbox.spec import SandboxSpec
+
+__all__ = ["Sandbox", "SandboxError", "SandboxSpec"]
+
+#: Seconds that a named entry of the schedule gets for its first run before start() goes on without it.
+FIRST_RUN = 5.0
+#: How often a broker is started again because another process took its port.
+_PORT_TRIES = 5
+_TICK = 0.01
+_LOG_LINES = 15
+
+
+class SandboxError(Exception):
+    """The sandbox could not be started or joined.
+
+    The message starts with the evidence, ends with the last lines of the child's log, and holds no password.
+    """
+
+
+class Sandbox:
+    """A broker, workers and a beat of one app, for as long as somebody needs them.
+
+    Use it as a context manager, or call start() and close(). Not for several threads at once.
+    """
+
+    def __init__(self, spec: SandboxSpec, app: AppSpec) -> None:
+        self.spec = spec
+        self.app = app
+        #: Name and version of the broker: "valkey 9.1.2".
+        self.broker = ""
+        #: What a reader of the verdicts should know: an entry whose first run was not seen.
+        self.notes: tuple[str, ...] = ()
+        #: Environment of the sandbox's children, for other children that shall see the same world.
+        self.environ: Mapping[str, str] = {}
+        self._client: Client | None = None
+        self._target: Target | None = None
+        self._password = ""
+        self._seen = 0
+        self._told: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Sandbox:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Sandbox {self.broker or 'not started'}>"
+
+    @property
+    def target(self) -> Target:
+        """What to look at. Raises SandboxError before start() and after close()."""
+        if self._target is None:
+            raise SandboxError("the sandbox is not running")
+        return self._target
+
+    def start(self) -> None:
+        """Start everything.
+
+        Return when the broker and all workers answer, and beat has sent each of its entries. Their first runs are
+        waited for too, but not for long: see `notes`.
+
+        Raises SandboxError, at once when a child ends, else after `spec.start_within` seconds. Nothing is
+        left then.
+        """
+        if self._client is not None:
+            raise SandboxError("the sandbox is running already")
+        try:
+            name, broker = brokers.choose(self.spec.broker)
+        except brokers.UnavailableError as error:
+            raise SandboxError(str(error)) from None
+        if broker.LOCAL and (self.spec.workers or self.spec.beat):
+            raise SandboxError(
+                f"{broker.LOCAL} lives in one process, so no worker or beat of the sandbox can reach it; "
+                f"leave `broker` out, or set workers = 0 and no beat"
+            )
+        over = time.monotonic() + self.spec.start_within
+        try:
+            self._client = Client.start()
+            launch = self._start_all(name, broker, over)
+            self._await_all(over)
+            self._target = self._describe(launch)
+        except BaseException as error:
+            with contextlib.suppress(TimeoutError):
+                self.close()
+            if isinstance(error, KeeperGoneError):
+                raise SandboxError(str(error)) from error
+            raise
+
+    def close(self) -> None:
+        """Leave; the last to leave ends everything and removes the files. Does nothing if that is done.
+
+        Raises TimeoutError when a process cannot be ended, not even by SIGKILL.
+        """
+        client, self._client, self._target = self._client, None, None
+        if client is not None:
+            client.leave()
+
+    def share(self, path: Path) -> None:
+        """Write a file by which other processes of this user can `attach`. It goes with the sandbox."""
+        client = self._running()
+        part = path.with_name(f"{path.name}.{os.getpid()}")
+        brokers.write_private(part, json.dumps({"keeper": client.address}))
+        part.rename(path)
+        client.ask("remove", path=str(path.absolute()), holds=client.address)
+
+    @classmethod
+    def attach(cls, path: Path) -> Sandbox:
+        """The sandbox that another process shared at `path`; it lives until the last of us has closed it.
+
+        Raises SandboxError when there is none, or it has gone.
+        """
+        try:
+            client = Client.join(json.loads(path.read_text(encoding="utf-8"))["keeper"])
+        except (OSError, ValueError, KeyError, KeeperGoneError) as error:
+            raise SandboxError(f"no sandbox is shared at {path.name}: {error}") from None
+        try:
+            return cls._joined(client)
+        except BaseException:
+            client.leave()
+            raise
+
+    def logs(self, lines: int = _LOG_LINES) -> dict[str, str]:
+        """The last lines of every child's output, by the child's name. Passwords are masked."""
+        client = self._running()
+        return {path.stem: self._tail(path.stem, lines) for path in sorted(client.folder.glob("*.log"))}
+
+    # The start.
+
+    def _start_all(self, name: str, broker: Broker, over: float) -> Launch:
+        """Start the broker and everything else; return once the broker answers."""
+        client = self._running()
+        for _ in range(_PORT_TRIES):
+            self._password = secrets.token_hex(16)
+            launch = broker.launch(client.folder, self._password)
+            self.environ = self._environment(launch)
+            if launch.argv:
+                env = {**_minimal_environment(client.folder), **launch.env}
+                client.spawn("broker", launch.argv, env, client.folder, broker=True, stop=launch.stop)
+            self._spawn_children(launch)
+            if self._broker_came_up(name, broker, launch, over):
+                (client.folder / UP).touch()
+                return launch
+            client.ask("kill", names=["broker", *self._children()])
+        raise SandboxError(f"{name} found its port taken {_PORT_TRIES} times" + self._because("broker"))
+
+    def _broker_came_up(self, name: str, broker: Broker, launch: Launch, over: float) -> bool:
+        """False if it lost the race for its port."""
+        while True:
+            self.broker = broker.answers(launch)
+            if self.broker:
+                return True
+            for event in self._news():
+                if event["name"] == "broker" and event["what"] == "exit":
+                    if broker.port_was_taken(self._tail("broker", 100)):
+                        return False
+                    raise SandboxError(f"{name} ended with {_exit(event['code'])}" + self._because("broker"))
+                self._raise_if_over(event)
+            if time.monotonic() > over:
+                raise SandboxError(
+                    f"{name} did not answer within {self.spec.start_within:g} s" + self._because("broker")
+                )
+            time.sleep(_TICK)
+
+    def _children(self) -> list[str]:
+        return [*self._worker_names(), *(["beat"] if self.spec.beat else [])]
+
+    def _worker_names(self) -> list[str]:
+        return [f"w{number}" for number in range(1, self.spec.workers + 1)]
+
+    def _spawn_children(self, launch: Launch) -> None:
+        client = self._running()
+        suffix = client.folder.name.rpartition("-")[2]
+        for index, name in enumerate(self._children()):
+            task = {
+                "name": name,
+                "node": f"{name}@sandbox-{suffix}",
+                "app": self.app.app,
+                "hook": self.app.hook,
+                "target": self.app.target,
+                "options": dict(launch.options),
+                "describe": index == 0,
+                "queues": self.spec.queues,
+                "pool": self.spec.pool,
+                "concurrency": self.spec.concurrency,
+                "entries": self.spec.beat,
+                "start_within": self.spec.start_within,
+            }
+            file = client.folder / f"{name}.json"
+            brokers.write_private(file, json.dumps(task))
+            module = "beat" if name == "beat" else "worker"
+            argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
+            client.spawn(name, argv, self.environ, self.app.root, broker=False, stop=signal.SIGTERM)
+
+    def _await_all(self, over: float) -> None:
+        wanted = {(name, "ready") for name in self._worker_names()}
+        wanted |= {(name, "described") for name in self._children()[:1]}
+        wanted |= {("beat", f"sent {entry}") for entry in self.spec.beat}
+        unsent = {}
+        while True:
+            for event in self._news():
+                self._raise_if_over(event)
+                what = event["what"]
+                if what == "unsent":
+                    unsent[event["entry"]] = event["why"]
+                    what = "sent"
+                wanted.discard((event["name"], f"{what} {event['entry']}" if what == "sent" else what))
+            if not wanted:
+                break
+            self._raise_if_late(over, sorted(wanted))
+            time.sleep(_TICK)
+        notes = [f"beat could not send {entry}: {mask(why)}" for entry, why in unsent.items()]
+        if self.spec.workers:
+            notes += self._await_first_runs(min(over, time.monotonic() + FIRST_RUN), set(unsent))
+        self.notes = tuple(notes)
+
+    def _await_first_runs(self, over: float, unsent: set[str]) -> Iterator[str]:
+        missing = set(self.spec.beat) - unsent
+        while True:
+            for event in self._news():
+                self._raise_if_over(event)
+            ends = {told["entry"]: told["state"] for told in self._told if told["what"] == "ran"}
+            if missing <= ends.keys() or time.monotonic() > over:
+                break
+            time.sleep(_TICK)
+        for entry in sorted(missing):
+            if entry not in ends:
+                yield f"no worker of the sandbox had run {entry} within {FIRST_RUN:g} s of beat's sending it"
+            elif ends[entry] not in ("SUCCESS", "IGNORED"):
+                yield f"{entry} ended in {ends[entry]} when it first ran"
+
+    def _news(self) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = self._running().ask("events", since=self._seen)["events"]
+        self._seen += len(events)
+        self._told += events
+        return events
+
+    def _raise_if_over(self, event: dict[str, Any]) -> None:
+        """Raise for a child that cannot go on: none of them ends by itself."""
+        name = event["name"]
+        if event["what"] == "wrong":
+            raise SandboxError(f"{self._title(name)}: {event['why']}" + self._because(name))
+        if event["what"] == "exit":
+            # What it told before it ended may stand behind its end: two channels.
+            for told in [*self._told, *self._news()]:
+                if told["name"] == name and told["what"] == "wrong":
+                    self._raise_if_over(told)
+            raise SandboxError(
+                f"{self._title(name)} ended with {_exit(event['code'])} while it started"
+                + self._because(name)
+            )
+
+    def _raise_if_late(self, over: float, wanted: list[tuple[str, str]]) -> None:
+        if time.monotonic() > over:
+            name, what = wanted[0]
+            did = "did not answer" if what == "ready" else f"had not {what}"
+            raise SandboxError(
+                f"{self._title(name)} {did} within {self.spec.start_within:g} s" + self._because(name)
+            )
+
+    def _title(self, name: str) -> str:
+        return name if name in ("beat", "broker") else f"worker {name}"
+
+    def _because(self, name: str) -> str:
+        tail = self._tail(name, _LOG_LINES)
+        return f"\nlast lines of {name}'s log:\n{tail}" if tail else ""
+
+    def _tail(self, name: str, lines: int) -> str:
+        try:
+            with (self._running().folder / f"{name}.log").open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - 1000 * lines))
+                text = file.read().decode(errors="replace")
+        except OSError:
+            return ""
+        if self._password:
+            text = text.replace(self._password, "***")
+        return mask("\n".join(text.splitlines()[-lines:]))
+
+    def _running(self) -> Client:
+        if self._client is None:
+            raise SandboxError("the sandbox is not running")
+        return self._client
+
+    # What others need to know of it.
+
+    def _environment(self, launch: Launch) -> dict[str, str]:
+        env = child_environ(self.app)
+        env |= dict.fromkeys(self.spec.redirect_env, launch.url)
+        return env | {
+            "CELERY_HEALTH_SANDBOX": "1",
+            "CELERY_BROKER_URL": launch.url,
+            "CELERY_BROKER_READ_URL": launch.url,
+            "CELERY_BROKER_WRITE_URL": launch.url,
+            "CELERY_RESULT_BACKEND": launch.result,
+            "C_FORCE_ROOT": "1",  # pickle as root is nobody's danger in here
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _describe(self, launch: Launch) -> Target:
+        said = values.parse((self._running().folder / INFO).read_text(encoding="utf-8"))
+        info = _app_info(said)
+        self._running().ask(
+            "put",
+            state={
+                "spec": asdict(self.spec),
+                "app": {**asdict(self.app), "root": str(self.app.root)},
+                "said": values.dump(said),
+                "broker": self.broker,
+                "url": launch.url,
+                "options": dict(launch.options),
+                "notes": self.notes,
+                "environ": dict(self.environ),
+                "password": self._password,
+            },
+        )
+        return self._make_target(info, launch.url, launch.options)
+
+    def _make_target(self, info: AppInfo, url: str, options: Mapping[str, Any]) -> Target:
+        return Target(
+            name="sandbox",
+            url=url,
+            options={**info.broker_transport_options, **options},
+            control_exchange=info.control_exchange,
+            event_exchange=info.event_exchange,
+            app=info,
+            spec=self.app,
+            env=self.environ,
+            sealed=True,
+        )
+
+    @classmethod
+    def _joined(cls, client: Client) -> Sandbox:
+        state = client.ask("get")["state"]
+        if state is None:
+            raise SandboxError("the sandbox that is shared there has not started yet")
+        spec = SandboxSpec(**_tuples(state["spec"]))
+        app = AppSpec(**{**_tuples(state["app"]), "root": Path(state["app"]["root"])})
+        sandbox = cls(spec, app)
+        sandbox.broker, sandbox.environ = state["broker"], state["environ"]
+        sandbox.notes, sandbox._password = tuple(state["notes"]), state["password"]
+        info = _app_info(values.parse(state["said"]))
+        sandbox._target = sandbox._make_target(info, state["url"], state["options"])
+        sandbox._client = client
+        return sandbox
+
+
+def _app_info(said: dict[str, Any]) -> AppInfo:
+    said = {**said, "queues": tuple(said["queues"]), "tasks": frozenset(said["tasks"])}
+    said["schedule"] = tuple(Entry(**entry) for entry in said["schedule"])
+    return AppInfo(**said)
+
+
+def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+
+
+def _minimal_environment(home: Path) -> dict[str, str]:
+    """What a broker needs: nothing of ours but where programs are, and a home that goes away."""
+    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
+
+
+def _exit(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"

@@ -1,0 +1,77 @@
+"""A beat of the project's app, as a child process: `python -m pytest_celery_health.sandbox.beat TASK_FILE`.
+
+It keeps its schedule in memory and sends only entries that it was told, each at its start and then on time.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from typing import TYPE_CHECKING, Any
+
+from celery.beat import ScheduleEntry, Scheduler
+
+from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+
+class OnlyNamed(Scheduler):  # type: ignore[misc]
+    """Celery's own scheduler, restricted to the entries that the task names."""
+
+    #: redbeat's receiver of `beat_init` asks every scheduler for it.
+    lock_key = None
+
+    task: Task
+    _sent_once = False
+
+    def setup_schedule(self) -> None:
+        every = self.app.conf.beat_schedule
+        names = self.task.asked["entries"]
+        for name in names:
+            if name not in every:
+                self.task.fail(_unknown(name, list(every)))
+        self.merge_inplace({name: every[name] for name in names})
+        for entry in self.schedule.values():
+            headers = {**(entry.options.get("headers") or {}), ENTRY_HEADER: entry.name}
+            entry.options = {**entry.options, "headers": headers}
+
+    def tick(self, *args: Any, **kwargs: Any) -> Any:
+        if not self._sent_once:
+            self._sent_once = True
+            for entry in list(self.schedule.values()):
+                self._send(entry)
+        return super().tick(*args, **kwargs)
+
+    def _send(self, entry: ScheduleEntry) -> None:
+        try:
+            self.apply_async(entry, producer=self.producer, advance=True)
+        except Exception as error:  # noqa: BLE001 - as in apply_entry: one bad entry must not end beat
+            self.task.tell("unsent", entry=entry.name, why=str(error))
+        else:
+            self.task.tell("sent", entry=entry.name)
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f"the app's schedule has no entry {name!r}; did you mean {near[0]!r}?"
+    return f"the app's schedule has no entry {name!r}; it has {', '.join(sorted(known)) or 'none'}"
+
+
+def main(path: str) -> None:
+    task = Task(path)
+    app: Celery = task.load("beat")
+    OnlyNamed.task = task
+    app.Beat(
+        scheduler_cls=OnlyNamed,
+        schedule=str(task.folder / "beat-schedule"),
+        loglevel="INFO",
+        quiet=True,
+        hostname=task.asked["node"],
+    ).run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

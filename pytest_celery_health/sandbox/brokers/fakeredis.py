@@ -1,0 +1,59 @@
+"""fakeredis' TCP server in a process of its own: pure Python, for machines where nothing else runs.
+
+It is slow (about 90 ms a task) and speaks Redis well enough for a worker or two, not for load.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pytest_celery_health.sandbox.brokers import Launch, converse, free_port
+from pytest_celery_health.sandbox.brokers.redis_server import POLLING_INTERVAL
+
+LOCAL = ""
+
+
+def available() -> str:
+    """ "" if it is installed with Lua, which kombu's Redis transport needs."""
+    for name in ("fakeredis", "lupa"):
+        if importlib.util.find_spec(name) is None:
+            return f"no {name}; pip install 'fakeredis[lua]'"
+    return ""
+
+
+def launch(_folder: Path, _password: str) -> Launch:
+    """A fake without a password, which its TCP server does not enforce."""
+    port = free_port()
+    url = f"redis://127.0.0.1:{port}/0"
+    argv = (sys.executable, "-c", _SERVE, str(port))
+    return Launch(argv, url, url, {"polling_interval": POLLING_INTERVAL})
+
+
+_SERVE = """
+import sys
+from fakeredis import TcpFakeServer
+TcpFakeServer.request_queue_size = 128
+server = TcpFakeServer(("127.0.0.1", int(sys.argv[1])), server_type="redis")
+server.daemon_threads = True
+server.serve_forever()
+"""
+
+
+def answers(launch: Launch) -> str:
+    """Name and version once it echoes."""
+    if b"celery-health" not in converse(urlsplit(launch.url).port or 0, _ECHO, b"celery-health"):
+        return ""
+    from importlib.metadata import version
+
+    return f"fakeredis {version('fakeredis')}"
+
+
+_ECHO = b"*2\r\n$4\r\nECHO\r\n$13\r\ncelery-health\r\n"
+
+
+def port_was_taken(log: str) -> bool:
+    """Whether the log says so."""
+    return "Address already in use" in log

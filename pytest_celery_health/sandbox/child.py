@@ -1,0 +1,88 @@
+"""What the sandbox's worker and beat have in common: how they begin, and how they tell the keeper."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_celery_health.project.secrets import mask
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: The file that says, by being there, that the broker answers.
+UP = "up"
+#: The file in which a child leaves what the app says of itself.
+INFO = "app.json"
+#: Header of the messages that our beat sends: the name of the schedule's entry.
+ENTRY_HEADER = "celery_health_entry"
+
+
+class Task:
+    """What a child is to do, as the parent wrote it: see `Sandbox._child`."""
+
+    def __init__(self, path: str) -> None:
+        self.folder = Path(path).parent
+        self.asked: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        self.name: str = self.asked["name"]
+
+    def tell(self, what: str, **more: Any) -> None:
+        """Tell the keeper; a keeper that has gone ends us anyway."""
+        told = json.dumps({"name": self.name, "what": what, **more}).encode()
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.settimeout(1)
+            out.sendto(told, str(self.folder / "tell"))
+
+    def fail(self, message: str) -> None:
+        """End this child, telling why."""
+        message = mask(message)
+        self.tell("wrong", why=message)
+        print(message, file=sys.stderr, flush=True)  # noqa: T201 - stderr is its log
+        sys.stderr.flush()
+        os._exit(1)  # whatever threads the app's modules started
+
+    def load(self, *argv: str) -> Celery:
+        """The app, once the broker is up: its modules may use it when they are imported.
+
+        `argv` is what the process looks like to code that reads `sys.argv`.
+        """
+        from pytest_celery_health.project.child.load import LoadError, load
+
+        self._wait_for_broker()
+        sys.argv = ["celery", *argv]
+        try:
+            app = load(self.asked["app"], hook=self.asked["hook"], target=self.asked["target"])
+        except LoadError as error:
+            self.fail(str(error))
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own modules
+            traceback.print_exc()
+            self.fail(f"{type(error).__name__}: {error}")
+        options = {**(app.conf.broker_transport_options or {}), **self.asked["options"]}
+        app.conf.broker_transport_options = options
+        if self.asked["describe"]:
+            self._describe(app)
+        return app
+
+    def _wait_for_broker(self) -> None:
+        over = time.monotonic() + self.asked["start_within"]
+        while not (self.folder / UP).exists():
+            if time.monotonic() > over:
+                self.fail("the broker did not come up")
+            time.sleep(0.01)
+
+    def _describe(self, app: Celery) -> None:
+        from pytest_celery_health.project.child.describe import describe
+        from pytest_celery_health.project.values import dump
+        from pytest_celery_health.sandbox.brokers import write_private
+
+        part = self.folder / f"{INFO}.part"
+        write_private(part, dump(describe(app, self.asked["app"])))
+        part.rename(self.folder / INFO)
+        self.tell("described")

@@ -1,0 +1,128 @@
+"""The connection of a process to the keeper of its sandbox: no thread and no callback reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytest_celery_health.sandbox import keeper
+
+#: Seconds in which the keeper, which does nothing slow, must answer.
+_PATIENCE = 10.0
+
+
+class KeeperGoneError(Exception):
+    """The keeper does not answer, so its sandbox is no more."""
+
+
+class Client:
+    """One client of a keeper, which lives as long as its last client."""
+
+    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._connection = connection
+        self._connection.settimeout(_PATIENCE)
+        self._process = process
+        self._owner = os.getpid()
+        self._heard = b""
+        self.folder = Path(self.ask("hello")["folder"])
+
+    @classmethod
+    def start(cls) -> Client:
+        """Start a keeper, out of reach of signals to our process group."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-S", keeper.__file__, str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            return cls(ours, process)
+        except BaseException:
+            ours.close()
+            process.wait()
+            raise
+
+    @classmethod
+    def join(cls, address: str) -> Client:
+        """Become one more client of the keeper that listens at `address`. Raises KeeperGoneError."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(address)
+            return cls(connection)
+        except OSError as error:
+            connection.close()
+            raise KeeperGoneError(f"nobody listens at {address}") from error
+        except BaseException:
+            connection.close()
+            raise
+
+    @property
+    def address(self) -> str:
+        return str(self.folder / "keeper")
+
+    def ask(self, do: str, **more: Any) -> dict[str, Any]:
+        """The keeper's reply. Raises KeeperGoneError, or RuntimeError with the keeper's words."""
+        try:
+            self._connection.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
+            while b"\n" not in self._heard:
+                part = self._connection.recv(1 << 16)
+                if not part:
+                    raise KeeperGoneError("the sandbox's keeper has ended")
+                self._heard += part
+        except OSError as error:
+            raise KeeperGoneError(f"the sandbox's keeper does not answer: {error}") from error
+        line, _, self._heard = self._heard.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
+        if "error" in reply:
+            raise RuntimeError(f"the sandbox's keeper: {reply['error']}")
+        return reply
+
+    def spawn(
+        self, name: str, argv: tuple[str, ...], env: Mapping[str, str], cwd: Path, *, broker: bool, stop: int
+    ) -> None:
+        """Have the keeper start a child. Its output goes to NAME.log in the folder."""
+        log = str(self.folder / f"{name}.log")
+        self.ask(
+            "spawn", name=name, argv=argv, env=dict(env), cwd=str(cwd), log=log, broker=broker, stop=stop
+        )
+
+    def leave(self) -> bool:
+        """Leave; True if we were the last, and then everything is gone. Raises TimeoutError if it is not."""
+        if os.getpid() != self._owner:  # a fork: the sandbox is its parent's
+            self._connection.close()
+            return False
+        try:
+            last: bool = self.ask("others")["others"] == 0
+        except KeeperGoneError:
+            last = True
+        if last:
+            # The keeper's own end of the connection closes when it exits.
+            self._connection.shutdown(socket.SHUT_WR)
+            self._await_end()
+        self._connection.close()
+        if self._process is not None:
+            if last:
+                self._process.wait(_PATIENCE)
+            else:
+                self._process.returncode = (
+                    0  # others need it still: nothing of ours to wait for, or to warn of
+                )
+        return last
+
+    def _await_end(self) -> None:
+        self._connection.settimeout(keeper.GRACE + keeper.BROKER_GRACE + keeper.LAST_RESORT + _PATIENCE)
+        try:
+            while self._connection.recv(1 << 16):
+                pass
+        except ConnectionError:
+            pass
