@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_celery_health.facts import Ask, Snapshot
+from pytest_celery_health.durations import spell
+from pytest_celery_health.facts import (
+    App,
+    Ask,
+    AskApp,
+    AskBeat,
+    AskQueues,
+    AskSchedule,
+    AskWorkers,
+    Beat,
+    Fact,
+    Queues,
+    Schedule,
+    Snapshot,
+    Unacked,
+    Unseen,
+    Workers,
+)
+from pytest_celery_health.masking import mask, masked_url, secrets_in
+from pytest_celery_health.observe.clock import Deadline, epoch, monotonic
+from pytest_celery_health.observe.context import Context
 from pytest_celery_health.observe.target import Target
+
+if TYPE_CHECKING:
+    from pytest_celery_health.observe.connect import Link
+
+T = TypeVar("T")
+
+#: Seconds that a look gets to clean up after its deadline, and after its sockets were shut.
+_GRACE = 0.12
+_AFTER_CUT = 0.05
 
 
 @dataclass(frozen=True)
 class Look:
     """What one visit saw, and what it cost.
 
-    took: seconds. received: bytes of replies, before kombu's envelope is taken off and without the
-    broker's framing. swept: leftovers of our own killed looks that this one removed.
+    took: seconds. received: bytes of replies, without the broker's and TLS's framing. swept: leftovers of our
+    own killed looks that this one removed.
     """
 
     snapshot: Snapshot
@@ -29,4 +63,268 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float, heartbeat: str
     heartbeat is the source of beat's heartbeat for those asks that name none. Never raises for the
     target's trouble: what was not seen is `Unseen(why)`, passwords masked.
     """
-    raise NotImplementedError
+    started = monotonic()
+    visit = _Visit(target, tuple(asks), Deadline(deadline), heartbeat)
+    # Not a ThreadPoolExecutor: its threads are joined at exit, and one that hangs would hang the exit.
+    thread = threading.Thread(target=visit.run, name="celery-health look", daemon=True)
+    thread.start()
+    try:
+        thread.join(deadline)
+    finally:
+        if thread.is_alive():
+            visit.cancelled.set()
+            thread.join(_GRACE)
+        if thread.is_alive():
+            visit.cut()
+            thread.join(_AFTER_CUT)
+    return Look(visit.snapshot(), monotonic() - started, visit.received, visit.swept)
+
+
+class _Visit:
+    """What the look's thread does. It only adds to `facts`, so that others may read them at any time."""
+
+    def __init__(self, target: Target, asks: tuple[Ask, ...], deadline: Deadline, heartbeat: str) -> None:
+        self.target = target
+        self.asks = asks
+        self.deadline = deadline
+        self.heartbeat = heartbeat
+        self.cancelled = threading.Event()
+        self.received = 0
+        self.swept = 0
+        self._facts: dict[object, Fact] = {}
+        self._unseen: dict[type, Unseen] = {}
+        self._link: Link | None = None
+        self._workers_asks = tuple(ask for ask in asks if isinstance(ask, AskWorkers))
+        self._queues_asks = tuple(ask for ask in asks if isinstance(ask, AskQueues))
+        self._beat_sources = self._sources()
+
+    def run(self) -> None:
+        self._from_app()
+        if not (self._workers_asks or self._queues_asks or self._beat_sources):
+            return
+        with ExitStack() as stack:
+            try:
+                self._see(stack)
+            except Exception as trouble:  # noqa: BLE001 - a look reports every trouble, and raises none
+                self._fail(self._because(trouble))
+
+    def cut(self) -> None:
+        if self._link is not None:
+            self._link.cut()
+
+    def snapshot(self) -> Snapshot:
+        facts = dict(self._facts)
+        unseen = dict(self._unseen)
+        late = Unseen(f"{masked_url(self.target.url)} did not answer within {spell(self.deadline.seconds)}")
+        for kind in self._asked_kinds() - {type(fact) for fact in facts.values()}:
+            unseen.setdefault(kind, late)
+        if Queues in unseen:
+            unseen[Unacked] = unseen[Queues]
+        for source in self._beat_sources:
+            facts.setdefault(("beat", source), Beat(unseen.get(Beat, late), source))
+        now = datetime.fromtimestamp(epoch(), timezone.utc)
+        # A named source may come first in the asks, but an unnamed one takes the first Beat there is.
+        order = [("beat", source) for source in self._beat_sources]
+        rest = [fact for key, fact in facts.items() if key not in order]
+        return Snapshot(
+            *rest, *(facts[key] for key in order), now=now, target=self.target.name, unseen=unseen
+        )
+
+    def _sources(self) -> dict[str, str]:
+        """Source and url of each beat that is asked for, the unnamed one first."""
+        beats = sorted(
+            (ask for ask in self.asks if isinstance(ask, AskBeat)), key=lambda ask: bool(ask.source)
+        )
+        return {ask.source or self.heartbeat or "ping": ask.url for ask in beats}
+
+    def _asked_kinds(self) -> set[type]:
+        kinds: set[type] = set()
+        for ask, kind in ((AskSchedule, Schedule), (AskApp, App), (AskWorkers, Workers), (AskQueues, Queues)):
+            if any(isinstance(each, ask) for each in self.asks):
+                kinds.add(kind)
+        return kinds
+
+    def _from_app(self) -> None:
+        app = self.target.app
+        missing = Unseen(
+            self.target.app_unseen or 'no app at hand: set app = "module:app" in [tool.celery-health]'
+        )
+        kinds = self._asked_kinds()
+        if Schedule in kinds:
+            if app is None:
+                self._unseen[Schedule] = missing
+            elif app.schedule_unseen:
+                self._unseen[Schedule] = Unseen(app.schedule_unseen)
+            else:
+                self._facts[Schedule] = Schedule(app.schedule)
+        if App in kinds:
+            if app is None:
+                self._unseen[App] = missing
+            else:
+                self._facts[App] = App(app.name, app.tasks)
+
+    def _see(self, stack: ExitStack) -> None:
+        connection = self._connect(stack)
+        workers: Workers | Unseen = connection if isinstance(connection, Unseen) else self._ask(stack)
+        if Workers in self._asked_kinds():
+            self._keep(Workers, workers)
+        context = Context(
+            self.target,
+            connection,
+            self.deadline,
+            workers,
+            lambda details: self._ask(stack, details),
+            self._count,
+        )
+        if self._queues_asks:
+            self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
+        for source, url in self._beat_sources.items():
+            beat = self._guarded(partial(_beat, context, source, url))
+            if isinstance(beat, Unseen):
+                beat = Beat(beat, source)
+            self._facts["beat", source] = beat if beat.source == source else replace(beat, source=source)
+
+    def _connect(self, stack: ExitStack) -> Any:
+        if not (self._workers_asks or self._queues_asks or any(map(_needs_broker, self._beat_sources))):
+            return Unseen("the broker was not asked")
+        try:
+            from pytest_celery_health.observe.connect import Link
+
+            link = Link(self.target, self.deadline)
+            self._link = link
+            stack.callback(link.close)
+            return link.connection if not _has_fanout(link) else link.open()
+        except Exception as trouble:  # noqa: BLE001 - kombu, its transports and drivers raise what they like
+            why = self._because(trouble)
+            self._fail(why)
+            return why
+
+    def _ask(self, stack: ExitStack, details: frozenset[str] | None = None) -> Workers | Unseen:
+        """One round of remote control."""
+        link = self._link
+        if link is None:
+            return Unseen("the broker was not asked")
+        if not _has_fanout(link):
+            return Unseen(
+                f"kombu's {link.connection.transport.driver_type} has no remote control", never=True
+            )
+        return self._guarded(partial(self._round, link, stack, details))
+
+    def _round(self, link: Link, stack: ExitStack, details: frozenset[str] | None) -> Workers:
+        from pytest_celery_health.observe import remote_control
+        from pytest_celery_health.observe.remote_control_redis import RedisMailbox
+        from pytest_celery_health.observe.replies import Tally
+        from pytest_celery_health.observe.worker_clock import with_clocks
+
+        connection: Any = link.connection
+        kind = connection.transport.driver_type
+        names = frozenset(name for ask in self._workers_asks for name in ask.names)
+        at_least = max((ask.at_least for ask in self._workers_asks), default=0)
+        asked = self._details() if details is None else details
+        patience = remote_control.Patience(self.deadline, self.cancelled.is_set)
+        if kind == "redis":
+            mailbox = RedisMailbox(
+                connection.default_channel, self.target.options, self.target.control_exchange, self.deadline
+            )
+            stack.callback(mailbox.close)
+            tally = Tally(asked)
+            try:
+                mailbox.ask(tally, patience)
+            finally:
+                self.swept += mailbox.swept
+        else:
+            tally = Tally(asked, names if self._only_named() else None)
+            remote_control.ask(connection, self.target.control_exchange, tally, names, at_least, patience)
+        self.received += tally.received
+        if tally.full:
+            raise _TooMuchError(f"workers answered with more than {tally.received:,} bytes")
+        workers = tally.workers(self._now(connection, asked))
+        missing = names - {worker.name for worker in workers.answered} - set(workers.beats)
+        if kind == "amqp" and missing:
+            held = remote_control.held_mailboxes(connection, self.target.control_exchange, missing)
+            workers = replace(workers, silent=held)
+        if "clock" in asked:
+            patience = remote_control.Patience(self.deadline, self.cancelled.is_set)
+            workers = with_clocks(connection, self.target, workers, patience, self._count)
+        return workers
+
+    def _details(self) -> frozenset[str]:
+        details = {detail for ask in self._workers_asks for detail in ask.details}
+        if self._queues_asks:
+            details.add("active_queues")
+            if any(ask.progress_over is not None for ask in self._queues_asks):
+                details.add("stats")
+        return frozenset(details)
+
+    def _only_named(self) -> bool:
+        """Whether nobody but the named workers matters, so that nobody else need be asked."""
+        return (
+            bool(self._workers_asks)
+            and not self._queues_asks
+            and not any(source == "ping" for source in self._beat_sources)
+            and all(ask.names and ask.at_least <= len(ask.names) for ask in self._workers_asks)
+        )
+
+    def _now(self, connection: Any, details: frozenset[str]) -> float:
+        """The epoch that starting times are against: Redis' where there is one, a clock that all share."""
+        if details & {"active", "reserved"} and connection.transport.driver_type == "redis":
+            with suppress(Exception), connection.default_channel.conn_or_acquire() as client:
+                whole, micro = client.time()
+                return float(whole) + float(micro) / 1e6
+        return epoch()
+
+    def _guarded(self, read: Callable[[], T]) -> T | Unseen:
+        """What `read` returns, or why it did not."""
+        if self.cancelled.is_set() or self.deadline.passed:
+            return Unseen(f"the deadline of {spell(self.deadline.seconds)} passed before it was looked at")
+        try:
+            return read()
+        except Exception as trouble:  # noqa: BLE001 - a look reports every trouble, and raises none
+            return self._because(trouble)
+
+    def _because(self, trouble: Exception) -> Unseen:
+        from pytest_celery_health.observe.connect import UnreachableError
+        from pytest_celery_health.observe.remote_control_redis import LostBindingError
+
+        if isinstance(trouble, (UnreachableError, LostBindingError, _TooMuchError)) or self._link is None:
+            return Unseen(mask(str(trouble), secrets_in(self.target.url, self.target.options)))
+        return Unseen(self._link.explain(trouble))
+
+    def _keep(self, kind: type, found: Any) -> None:
+        if isinstance(found, Unseen):
+            self._unseen[kind] = found
+        else:
+            self._facts[kind] = found
+
+    def _fail(self, why: Unseen) -> None:
+        for kind in (Workers, Queues, Beat):
+            if kind not in self._facts:
+                self._unseen.setdefault(kind, why)
+
+    def _count(self, received: int) -> None:
+        self.received += received
+
+
+class _TooMuchError(Exception):
+    """The replies were larger than a look takes in."""
+
+
+def _has_fanout(link: Link) -> bool:
+    """Whether the transport can broadcast. Asks its library, not the broker."""
+    return bool(link.connection.supports_exchange_type("fanout"))
+
+
+def _needs_broker(source: str) -> bool:
+    return source.partition(":")[0] not in ("file", "call")
+
+
+def _queues(context: Context, asks: tuple[AskQueues, ...]) -> Queues | Unseen:
+    from pytest_celery_health.observe.queues import read
+
+    return read(context, asks)
+
+
+def _beat(context: Context, source: str, url: str) -> Beat | Unseen:
+    from pytest_celery_health.observe.beat import read
+
+    return read(context, source, url)

@@ -1,0 +1,210 @@
+"""Remote control over any transport of kombu: every command at once, multiplexed on one reply queue."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from uuid import uuid4
+
+from kombu import Consumer, Exchange, Producer, Queue
+
+from pytest_celery_health.observe.clock import Deadline, epoch, monotonic
+from pytest_celery_health.observe.replies import PREFIX, Tally
+
+#: Seconds of silence after which nobody else is waited for: where nobody knows who has to answer, and where
+#: somebody is known to be missing. A worker busy with starting a child answers late, not never.
+QUIET = 0.25
+PATIENCE = 1.0
+#: Seconds that are waited at a time, so that a cancelled look ends soon.
+SLICE = 0.2
+
+
+class Patience:
+    """How long to wait for the next reply."""
+
+    def __init__(self, deadline: Deadline, cancelled: Callable[[], bool]) -> None:
+        self.deadline = deadline
+        self.cancelled = cancelled
+        self._heard = monotonic()
+        self._limit = min(PATIENCE, 0.4 * deadline.left())
+
+    def heard(self) -> None:
+        self._heard = monotonic()
+
+    def left(self, *, missing: bool) -> float:
+        """Seconds to wait now, at most a slice; 0.0 when it is time to give up."""
+        if self.cancelled() or self.deadline.passed:
+            return 0.0
+        limit = self._limit if missing else min(QUIET, self._limit)
+        left = self._heard + limit - monotonic()
+        return max(0.0, min(left, SLICE, self.deadline.left()))
+
+
+def reply_name(deadline: Deadline) -> str:
+    """A name for a temporary queue of ours, with the epoch after which it is a leftover."""
+    return f"{PREFIX}{int(epoch() + deadline.seconds) + 60}.{uuid4().hex}"
+
+
+def ask(
+    connection: Any,
+    namespace: str,
+    tally: Tally,
+    wanted: frozenset[str],
+    at_least: int,
+    patience: Patience,
+) -> None:
+    """Broadcasts what `tally` requests and takes the replies in.
+
+    namespace: the control exchange. `wanted` names and `at_least` answers are worth some patience where the
+    broker does not tell how many there are. Raises what the connection raises.
+    """
+    channel = connection.channel()
+    try:
+        if connection.transport.driver_type == "amqp":
+            _ask_amqp(connection, channel, namespace, tally, wanted, at_least, patience)
+        else:
+            _ask_virtual(connection, channel, namespace, tally, wanted, at_least, patience)
+    finally:
+        with suppress(Exception):
+            channel.close()
+
+
+def held_mailboxes(connection: Any, namespace: str, names: frozenset[str]) -> frozenset[str]:
+    """Those of `names` whose mailbox still has its owner on an AMQP broker: busy or frozen, but not gone."""
+    held = set()
+    for name in names:
+        channel = connection.channel()
+        try:
+            declared = channel.queue_declare(f"{name}.{namespace}.pidbox", passive=True)
+        except connection.channel_errors as refusal:
+            # 405: it is there, and exclusive to a connection that is alive. 404: it is gone.
+            if getattr(refusal, "reply_code", 0) == 405:
+                held.add(name)
+        else:
+            if declared.consumer_count:
+                held.add(name)
+            channel.close()
+    return frozenset(held)
+
+
+def _ask_amqp(
+    connection: Any,
+    channel: Any,
+    namespace: str,
+    tally: Tally,
+    wanted: frozenset[str],
+    at_least: int,
+    patience: Patience,
+) -> None:
+    exchange = f"{namespace}.pidbox"
+    if not _exists(connection, exchange):
+        tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), 0)
+        return
+    name = reply_name(patience.deadline)
+    # Exclusive, and replied to through the default exchange: the broker removes all of it with us.
+    channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True)
+    returned: list[int] = []
+
+    def on_return(exception: Any, *_: Any) -> None:
+        returned.append(getattr(exception, "reply_code", 0))
+
+    with _consuming(channel, Queue(name, no_declare=True), tally, patience):
+        producer = Producer(channel, auto_declare=False, on_return=on_return)
+        for request in tally.requests:
+            producer.publish(
+                request.body({"exchange": "", "routing_key": name}, tally.names),
+                exchange=exchange,
+                routing_key="",
+                serializer="json",
+                delivery_mode=1,
+                headers={"clock": 0},
+                mandatory=True,
+            )
+
+        def missing() -> bool:
+            return not tally.answered(wanted) or tally.pinged < max(at_least, 1)
+
+        while not tally.complete:
+            wait = patience.left(missing=missing())
+            if not wait:
+                break
+            with suppress(socket.timeout):
+                connection.drain_events(timeout=wait)
+            if 312 in returned:
+                tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), 0)
+
+
+def _exists(connection: Any, exchange: str) -> bool:
+    channel = connection.channel()
+    try:
+        channel.exchange_declare(exchange, "fanout", passive=True)
+    except connection.channel_errors as refusal:
+        if getattr(refusal, "reply_code", 0) == 404:
+            return False
+        raise
+    channel.close()
+    return True
+
+
+def _ask_virtual(
+    connection: Any,
+    channel: Any,
+    namespace: str,
+    tally: Tally,
+    wanted: frozenset[str],
+    at_least: int,
+    patience: Patience,
+) -> None:
+    # To a virtual transport, declaring an exchange means only that this process knows its type.
+    mailboxes = Exchange(f"{namespace}.pidbox", "fanout", durable=False, delivery_mode="transient")(channel)
+    mailboxes.declare()
+    replies = Exchange(f"reply.{namespace}.pidbox", "direct", durable=False, delivery_mode="transient")
+    name = reply_name(patience.deadline)
+    key = name.rpartition(".")[2]
+    queue = Queue(name, replies, routing_key=key, durable=False, auto_delete=True)(channel)
+    queue.declare()
+    try:
+        if connection.transport.driver_type == "memory":
+            count = len(channel.get_table(mailboxes.name))
+            tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), count)
+            if not count:
+                return
+        with _consuming(channel, queue, tally, patience):
+            producer = Producer(channel, auto_declare=False)
+            for request in tally.requests:
+                producer.publish(
+                    request.body({"exchange": replies.name, "routing_key": key}, tally.names),
+                    exchange=mailboxes.name,
+                    routing_key="",
+                    serializer="json",
+                    headers={"clock": 0},
+                )
+            while not tally.complete:
+                missing = tally.counted or not tally.answered(wanted) or tally.pinged < max(at_least, 1)
+                wait = patience.left(missing=missing)
+                if not wait:
+                    break
+                with suppress(socket.timeout):
+                    connection.drain_events(timeout=wait)
+    finally:
+        with suppress(*connection.connection_errors, *connection.channel_errors):
+            queue.delete()
+
+
+@contextmanager
+def _consuming(channel: Any, queue: Any, tally: Tally, patience: Patience) -> Iterator[None]:
+    def on_message(message: Any) -> None:
+        body = message.body
+        raw = body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body)
+        patience.heard()
+        tally.take(message.headers.get("ticket"), raw, str(message.content_type))
+
+    consumer = Consumer(channel, [queue], no_ack=True, auto_declare=False, on_message=on_message)
+    consumer.consume()
+    try:
+        yield
+    finally:
+        with suppress(Exception):
+            consumer.cancel()
