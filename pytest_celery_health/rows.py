@@ -42,6 +42,8 @@ class Row(pytest.Item):
         self.add_marker("celery_health")
         self.extra_keyword_matches.update(filter(None, (row.name, row.owner)))
         self.verdict: Verdict | None = None
+        # Plugins ask every failed item for it, such as pytest-docker-tools, which pytest-celery brings.
+        self.funcargs: dict[str, object] = {}
 
     @property
     def run(self) -> Run:
