@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_celery_health.project.describe import Sealing
 from pytest_celery_health.project.info import AppInfo, AppSpec
 
 
@@ -20,8 +19,7 @@ class Target:
     app: what the app says of itself; None for a broker that is looked at by its URL alone.
     app_unseen: why there is no `app`, when it should have been.
     spec: how a child process loads the app, for sources that are the project's own functions.
-    env: on top of our own environment, or instead of it when sealed.
-    sealed: whether it is the sandbox. seal: what seals its children.
+    env: of such a child: on top of our own environment, or all of it when sealed (the sandbox's).
     """
 
     name: str
@@ -36,4 +34,3 @@ class Target:
     spec: AppSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sealed: bool = False
-    seal: Sealing | None = None

@@ -14,21 +14,23 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from pytest_celery_health.facts import Entry
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project import values
-from pytest_celery_health.project.describe import child_environ
-from pytest_celery_health.project.info import AppInfo, AppSpec
+from pytest_celery_health.project.describe import child_environ, describe
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.project.secrets import mask
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.brokers import Broker, Launch
 from pytest_celery_health.sandbox.child import INFO, UP
 from pytest_celery_health.sandbox.client import Client, KeeperGoneError
+from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
 __all__ = ["Sandbox", "SandboxError", "SandboxSpec"]
@@ -61,11 +63,13 @@ class Sandbox:
         self.broker = ""
         #: What a reader of the verdicts should know: an entry whose first run was not seen.
         self.notes: tuple[str, ...] = ()
-        #: Environment of the sandbox's children, for other children that shall see the same world.
+        #: The whole environment of children that shall see the same world, sealed.
         self.environ: Mapping[str, str] = {}
+        self.seal: Seal | None = None
         self._client: Client | None = None
         self._target: Target | None = None
         self._password = ""
+        self._refused: list[Refusal] = []
         self._seen = 0
         self._told: list[dict[str, Any]] = []
 
@@ -91,8 +95,8 @@ class Sandbox:
     def start(self) -> None:
         """Start everything.
 
-        Return when the broker and all workers answer, and beat has sent each of its entries. Their first runs are
-        waited for too, but not for long: see `notes`.
+        Return when the broker and all workers answer, and beat has sent each of its entries. Their first
+        runs are waited for too, but not for long: see `notes`.
 
         Raises SandboxError, at once when a child ends, else after `spec.start_within` seconds. Nothing is
         left then.
@@ -113,7 +117,7 @@ class Sandbox:
             self._client = Client.start()
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            self._target = self._describe(launch)
+            self._target = self._describe(launch, over)
         except BaseException as error:
             with contextlib.suppress(TimeoutError):
                 self.close()
@@ -126,6 +130,8 @@ class Sandbox:
 
         Raises TimeoutError when a process cannot be ended, not even by SIGKILL.
         """
+        if self._client is not None:
+            self._refused = self.refusals()
         client, self._client, self._target = self._client, None, None
         if client is not None:
             client.leave()
@@ -159,6 +165,12 @@ class Sandbox:
         client = self._running()
         return {path.stem: self._tail(path.stem, lines) for path in sorted(client.folder.glob("*.log"))}
 
+    def refusals(self) -> list[Refusal]:
+        """The connections that were refused to the sandbox's processes so far; after close(), until then."""
+        if self._client is None or self.seal is None:
+            return self._refused
+        return refusals(self.seal.log)
+
     # The start.
 
     def _start_all(self, name: str, broker: Broker, over: float) -> Launch:
@@ -167,11 +179,18 @@ class Sandbox:
         for _ in range(_PORT_TRIES):
             self._password = secrets.token_hex(16)
             launch = broker.launch(client.folder, self._password)
-            self.environ = self._environment(launch)
+            environ = clean_environ(
+                child_environ(self.app),
+                broker_url=launch.url,
+                backend_url=launch.result,
+                redirect_env=self.spec.redirect_env,
+            )
+            self.seal = self._make_seal(launch)
+            self.environ = self.seal.environ(environ, role="call")
             if launch.argv:
                 env = {**_minimal_environment(client.folder), **launch.env}
                 client.spawn("broker", launch.argv, env, client.folder, broker=True, stop=launch.stop)
-            self._spawn_children(launch)
+            self._spawn_children(launch, self.seal)
             if self._broker_came_up(name, broker, launch, over):
                 (client.folder / UP).touch()
                 return launch
@@ -202,7 +221,14 @@ class Sandbox:
     def _worker_names(self) -> list[str]:
         return [f"w{number}" for number in range(1, self.spec.workers + 1)]
 
-    def _spawn_children(self, launch: Launch) -> None:
+    def _make_seal(self, launch: Launch) -> Seal:
+        own = () if not launch.argv else (urlsplit(launch.url).netloc.rpartition("@")[2],)
+        try:
+            return Seal((*own, *self.spec.allow), self._running().folder / "refusals")
+        except ValueError as error:
+            raise SandboxError(f"allow: {error}") from None
+
+    def _spawn_children(self, launch: Launch, seal: Seal) -> None:
         client = self._running()
         suffix = client.folder.name.rpartition("-")[2]
         for index, name in enumerate(self._children()):
@@ -224,7 +250,8 @@ class Sandbox:
             brokers.write_private(file, json.dumps(task))
             module = "beat" if name == "beat" else "worker"
             argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
-            client.spawn(name, argv, self.environ, self.app.root, broker=False, stop=signal.SIGTERM)
+            env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
+            client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
 
     def _await_all(self, over: float) -> None:
         wanted = {(name, "ready") for name in self._worker_names()}
@@ -317,33 +344,27 @@ class Sandbox:
 
     # What others need to know of it.
 
-    def _environment(self, launch: Launch) -> dict[str, str]:
-        env = child_environ(self.app)
-        env |= dict.fromkeys(self.spec.redirect_env, launch.url)
-        return env | {
-            "CELERY_HEALTH_SANDBOX": "1",
-            "CELERY_BROKER_URL": launch.url,
-            "CELERY_BROKER_READ_URL": launch.url,
-            "CELERY_BROKER_WRITE_URL": launch.url,
-            "CELERY_RESULT_BACKEND": launch.result,
-            "C_FORCE_ROOT": "1",  # pickle as root is nobody's danger in here
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def _describe(self, launch: Launch) -> Target:
-        said = values.parse((self._running().folder / INFO).read_text(encoding="utf-8"))
-        info = _app_info(said)
+    def _describe(self, launch: Launch, over: float) -> Target:
+        if self._children():
+            info = _app_info((self._running().folder / INFO).read_text(encoding="utf-8"))
+        else:
+            try:
+                left = max(over - time.monotonic(), 0.1)
+                info = describe(self._within(), timeout=left, sealed=self.seal, environ=self.environ)
+            except ProjectError as error:
+                raise SandboxError(str(error)) from None
         self._running().ask(
             "put",
             state={
                 "spec": asdict(self.spec),
                 "app": {**asdict(self.app), "root": str(self.app.root)},
-                "said": values.dump(said),
+                "info": values.dump(asdict(info)),
                 "broker": self.broker,
                 "url": launch.url,
                 "options": dict(launch.options),
                 "notes": self.notes,
                 "environ": dict(self.environ),
+                "allow": self.seal.allow if self.seal is not None else (),
                 "password": self._password,
             },
         )
@@ -357,10 +378,14 @@ class Sandbox:
             control_exchange=info.control_exchange,
             event_exchange=info.event_exchange,
             app=info,
-            spec=self.app,
+            spec=self._within(),
             env=self.environ,
             sealed=True,
         )
+
+    def _within(self) -> AppSpec:
+        """How a child loads the app with our environment, over which the contract's must not win."""
+        return replace(self.app, env={})
 
     @classmethod
     def _joined(cls, client: Client) -> Sandbox:
@@ -372,13 +397,15 @@ class Sandbox:
         sandbox = cls(spec, app)
         sandbox.broker, sandbox.environ = state["broker"], state["environ"]
         sandbox.notes, sandbox._password = tuple(state["notes"]), state["password"]
-        info = _app_info(values.parse(state["said"]))
+        sandbox.seal = Seal(tuple(state["allow"]), client.folder / "refusals")
+        info = _app_info(state["info"])
         sandbox._target = sandbox._make_target(info, state["url"], state["options"])
         sandbox._client = client
         return sandbox
 
 
-def _app_info(said: dict[str, Any]) -> AppInfo:
+def _app_info(text: str) -> AppInfo:
+    said = values.parse(text)
     said = {**said, "queues": tuple(said["queues"]), "tasks": frozenset(said["tasks"])}
     said["schedule"] = tuple(Entry(**entry) for entry in said["schedule"])
     return AppInfo(**said)
@@ -390,7 +417,8 @@ def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _minimal_environment(home: Path) -> dict[str, str]:
     """What a broker needs: nothing of ours but where programs are, and a home that goes away."""
-    kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "TMPDIR") if name in os.environ}
+    names = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
+    kept = {name: os.environ[name] for name in names if name in os.environ}
     return {**kept, "HOME": str(home), "LANG": "C.UTF-8"}
 
 

@@ -7,8 +7,8 @@ whatever reason, it ends every child and every descendant of a child, removes th
 Standard library only, without site-packages: it must start in milliseconds and have nothing to fail on.
 
 Clients send one JSON object a line and get one back. Children tell things (`{"name", "what", ...}`) as
-datagrams on the socket `tell` in the folder. Clients ask for what was told, and for exits: one that does not ask blocks
-nobody.
+datagrams on the socket `tell` in the folder. Clients ask for what was told, and for exits: one that does not
+ask blocks nobody.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class SandboxSpec:
     queues: what each worker consumes; () is every queue that the app knows.
     pool: Celery's name of the pool; "" is the app's own choice.
     concurrency: processes or threads of each worker; None is a small number of ours.
-    allow: hosts that the sandbox's children may reach besides this machine.
+    allow: what the sandbox's processes may reach besides its broker: "host:port", or "host:*".
     start_within: seconds that the whole start may take.
     """
 
