@@ -32,12 +32,31 @@ def launch(_folder: Path, _password: str) -> Launch:
     return Launch(argv, url, url, {"polling_interval": POLLING_INTERVAL})
 
 
+# An error reply is raised in the fake's handler, which then hangs up: kombu's NOSCRIPT would cost the connection
+# that SCRIPT LOAD is about to use.
 _SERVE = """
 import sys
 from fakeredis import TcpFakeServer
+from redis.exceptions import ResponseError
+
 TcpFakeServer.request_queue_size = 128
 server = TcpFakeServer(("127.0.0.1", int(sys.argv[1])), server_type="redis")
 server.daemon_threads = True
+
+class Handler(server.RequestHandlerClass):
+    def setup(self):
+        super().setup()
+        read = self.current_client.read_response
+
+        def read_response(*args, **kwargs):
+            try:
+                return read(*args, **kwargs)
+            except ResponseError as error:
+                return error
+
+        self.current_client.read_response = read_response
+
+server.RequestHandlerClass = Handler
 server.serve_forever()
 """
 
