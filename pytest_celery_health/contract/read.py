@@ -15,18 +15,20 @@ from pytest_celery_health.checks import CHECKS, Check
 from pytest_celery_health.contract.begin import FIRST_TABLE
 from pytest_celery_health.contract.locate import KeyPath, line_of, locate
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, Row, Silence, TargetSpec
-from pytest_celery_health.contract.secrets import holds_password, masked, secrets_in
 from pytest_celery_health.contract.targets import (
     broker_complaint,
+    holds_password,
     host_complaints,
     host_problem,
     hosts,
+    passwords_in,
     undeclared,
 )
 from pytest_celery_health.contract.third_party import COMMON, UnusableError, check_class
 from pytest_celery_health.contract.values import complaints, describe, did_you_mean, fit
 from pytest_celery_health.contract.words import app_complaint, blame, name_complaint
 from pytest_celery_health.durations import Duration, seconds
+from pytest_celery_health.masking import mask, secrets_in
 from pytest_celery_health.sandbox.brokers import NAMES
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
@@ -75,6 +77,7 @@ class _Reader:
         self.lines: Mapping[KeyPath, int] = {}
         self.problems: dict[str, int] = {}
         self.meant: set[KeyPath] = set()
+        self.secrets: tuple[str, ...] = ()
 
     def contract(self) -> Contract:
         top = self._table()
@@ -127,11 +130,12 @@ class _Reader:
             whole = tomllib.loads(text)
         except tomllib.TOMLDecodeError as exc:
             remedy = "; save it without a byte order mark" if text.startswith("\ufeff") else ""
-            raise ContractError([masked(f"{self.shown} is not TOML: {exc}{remedy}")]) from None
+            raise ContractError([mask(f"{self.shown} is not TOML: {exc}{remedy}")]) from None
         tool = whole.get("tool", {})
         table = tool.get("celery-health") if isinstance(tool, dict) else None
         if isinstance(table, dict):
             self.lines = locate(text)
+            self.secrets = secrets_in(table)
             return table
         if table is not None:
             kind = describe(type(table))
@@ -175,7 +179,7 @@ class _Reader:
         done = self._keys(at, given, _TARGET, discreet={"broker", "transport_options"}, noun="a target")
         if "broker" not in table and (*at, "broker") not in self.meant:
             self._complain(at, 'broker is missing; write "env:NAME", "app", or a URL without a password')
-        for key in secrets_in(done.get("transport_options", {})):
+        for key in passwords_in(done.get("transport_options", {})):
             self._complain(
                 at,
                 f'transport_options.{key} holds a password; keep it in a variable and write "env:NAME"',
@@ -345,7 +349,8 @@ class _Reader:
     def _complain(self, at: KeyPath, complaint: str, key: str = "") -> None:
         line = line_of(self.lines, (*_ROOT, *at, *([key] if key else [])))
         table = ".".join(map(_bare, (*_ROOT, *at)))
-        self.problems.setdefault(masked(f"{self.shown}:{line}: [{table}] {complaint}"), line)
+        complaint = mask(complaint, self.secrets)
+        self.problems.setdefault(f"{self.shown}:{line}: [{table}] {complaint}", line)
 
     def _raise(self) -> None:
         if self.problems:

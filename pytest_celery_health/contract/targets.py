@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, TargetSpec
-from pytest_celery_health.contract.secrets import holds_password
 from pytest_celery_health.contract.values import did_you_mean
+from pytest_celery_health.masking import HIDDEN, masked_url, secrets_in
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project.info import AppInfo, AppSpec
 
@@ -81,6 +81,21 @@ def host_problem(expected: tuple[str, ...], url: str) -> str:
     ports = any(_split(_normal(name))[1] for name in expected)
     names = [f"{host}:{host.port}" if ports and host.port else str(host) for host in strange]
     return f"its broker is {', '.join(names)}; expect_host wants {' or '.join(expected) or 'nothing'}"
+
+
+def holds_password(url: str) -> bool:
+    """Whether `url`, or one of a failover list, has a password in it; in doubt it has."""
+    shown = masked_url(url) if "://" in url else ""
+    return f":{HIDDEN}@" in shown or f"={HIDDEN}" in shown
+
+
+def passwords_in(options: Mapping[str, Any], around: str = "") -> Iterator[str]:
+    """The keys of `options` whose value is a password, written out."""
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from passwords_in(value, f"{around}{key}.")
+        elif isinstance(value, str) and not value.startswith("env:") and secrets_in({key: value}):
+            yield f"{around}{key}"
 
 
 def family(url: str) -> str:
