@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
+
+
+@dataclass(frozen=True)
+class _Sandbox:
+    """Seals a child into the environment of the sandbox's other children."""
+
+    env: Mapping[str, str] = field(repr=False)
+
+    def environ(self, base: Mapping[str, str], *, role: str) -> dict[str, str]:
+        del base, role
+        return dict(self.env)
 
 
 def read(context: Context, rest: str, url: str) -> Beat | Unseen:
@@ -16,21 +29,21 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
     from pytest_celery_health.project.describe import call
     from pytest_celery_health.project.info import ProjectError
 
+    target = context.target
     where = f"{rest}()"
-    if context.target.spec is None:
+    if target.spec is None:
         return Unseen(f"{where} belongs to the app, and this target has none at hand", never=True)
     try:
         value = call(
-            context.target.spec,
+            target.spec,
             rest,
             timeout=context.deadline.left(),
-            environ={**os.environ, **context.target.env},
+            sealed=_Sandbox(target.env) if target.sealed else None,
+            environ={**os.environ, **target.env},
         )
     except ProjectError as error:
-        return Unseen(f"{where}: {error}")
+        return Unseen(str(error))
     if value is None:
         return Unseen(f"{where} returned None: no heartbeat so far")
-    found = moment(value, where)
-    if isinstance(found, Unseen):
-        found = Unseen(found.why.replace(" holds ", " returned ", 1))
+    found = moment(value, where, "returned")
     return Beat(found, note=where)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from pytest_celery_health.facts import Unseen
+from pytest_celery_health.masking import masked_url
 from pytest_celery_health.observe.context import Context
-from pytest_celery_health.project.secrets import mask
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def _broker(context: Context) -> tuple[Any, str] | Unseen:
     from redis import Redis
 
     channel: Any = context.connection.default_channel
-    return Redis(connection_pool=channel.pool), mask(context.target.url)
+    return Redis(connection_pool=channel.pool), masked_url(context.target.url)
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def _own(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    where = mask(url)
+    where = masked_url(url)
     left = context.deadline.left()
     try:
         client = Redis.from_url(

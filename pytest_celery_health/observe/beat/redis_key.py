@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pytest_celery_health.facts import Beat, Unseen
+from pytest_celery_health.masking import mask
 from pytest_celery_health.observe.beat.redis import client
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
@@ -20,9 +21,9 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
         try:
             value = redis.get(rest)
         except ResponseError as error:
-            return Unseen(f"Redis refused to read {where}: {error}")
+            return Unseen(f"Redis refused to read {where}: {mask(str(error))}")
         except RedisError as error:
-            return Unseen(f"{where} could not be read: {error}")
+            return Unseen(f"{where} could not be read: {mask(str(error))}")
     if value is None:
         return Unseen(f"no {where}")
     context.received(len(value))

@@ -84,7 +84,9 @@ class RedisQueues(Reader):
         if isinstance(oldest, Unseen) or isinstance(time, Unseen):
             age = oldest if isinstance(oldest, Unseen) else time
         elif oldest:
-            age = max(0.0, int(time[0]) + int(time[1]) / 1e6 - float(oldest[1]))
+            # RESP2 answers [member, score], RESP3 [[member, score]].
+            *_, score = oldest[-1] if isinstance(oldest[-1], (list, tuple)) else oldest
+            age = max(0.0, int(time[0]) + int(time[1]) / 1e6 - float(score))
         else:
             age = None
         return Unacked(count, age, float(self.channel.visibility_timeout))

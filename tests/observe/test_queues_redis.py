@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+from redis import Redis
+
+from pytest_celery_health import AskQueues, Queue, Queues, Unseen, Worker, Workers
+from pytest_celery_health.observe import queues
+from tests.observe.scene import INFO, Scene, redis_server, until
+
+NOBODY = Workers()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with redis_server(tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def scenes(server, tmp_path):
+    """Makes scenes on a database of an empty Redis."""
+    made = []
+
+    def make(db=0, conf=None):
+        made.append(Scene(f"{server}/{db}", tmp_path, conf))
+        return made[-1]
+
+    yield make
+    for scene in made:
+        scene.close()
+    Redis.from_url(server).flushall()
+
+
+def read(scene, *names, workers=NOBODY, app=INFO, **ask):
+    with scene.context(workers, app=app) as context:
+        found = queues.read(context, [AskQueues(names, **ask)])
+    assert isinstance(found, Queues)
+    return found
+
+
+def one(scene, name, **context):
+    (queue,) = read(scene, name, **context).seen
+    return queue
+
+
+def keys(scene):
+    return set(Redis.from_url(scene.url).keys())
+
+
+@pytest.mark.parametrize("priority", [0, 4, 7, 9])
+def test_every_priority_counts(scenes, priority):
+    """kombu keeps a list for each priority step; LLEN of the queue's name alone sees one of them."""
+    scene = scenes()
+    scene.send("celery", 2, priority=priority)
+    scene.send("celery", priority=0)
+    assert one(scene, "celery") == Queue("celery", ready=3, exists=True)
+
+
+def test_all_priorities_together(scenes):
+    """1,204 messages over ten priorities are 1,204 messages."""
+    scene = scenes()
+    for priority in range(10):
+        scene.send("celery", 120 + 4 * (priority == 3), priority=priority)
+    assert one(scene, "celery").ready == 1204
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"global_keyprefix": "shop:"},
+        {"sep": ":"},
+        {"priority_steps": list(range(10)), "sep": "#"},
+        {"priority_steps": [1, 5]},
+        {"global_keyprefix": "{shop}.", "priority_steps": [0, 5], "sep": "::"},
+    ],
+)
+def test_transport_options(scenes, options):
+    """Prefix, separator and priority steps are the app's own, and each key is the one that kombu uses."""
+    scene = scenes(conf={"broker_transport_options": options})
+    for priority in (0, 2, 5, 9):
+        scene.send("celery", priority=priority)
+    assert one(scene, "celery").ready == 4
+    with scene.context(NOBODY) as context:
+        reader = queues.reader_for(context)
+        channel = context.connection.default_channel
+        own = {reader.prefix + channel._q_for_pri("celery", step) for step in channel.priority_steps}
+        assert set(reader.keys("celery")) == own
+
+
+def test_database_of_the_url(scenes):
+    """A queue of database 3 is not one of database 0."""
+    scenes(3).send("celery")
+    assert one(scenes(3), "celery").ready == 1
+    assert one(scenes(0), "celery").ready == 0
+
+
+def test_empty_is_not_missing(scenes):
+    """An empty queue has no key, yet it exists if a worker, the app or a binding says so."""
+    scene = scenes()
+    consumed = Workers((Worker("w1", queues=("consumed",)),))
+    with scene.app.connection_for_write() as connection:
+        scene.app.amqp.queues.select_add("bound")(connection.default_channel).declare()
+    found = read(scene, "celery", "consumed", "bound", "typo", workers=consumed)
+    assert {queue.name: queue.exists for queue in found.seen} == {
+        "celery": True,
+        "consumed": True,
+        "bound": True,
+        "typo": False,
+    }
+    assert [queue.ready for queue in found.seen] == [0, 0, 0, 0]
+    assert found.known == {"celery", "consumed", "bound"}
+
+
+def test_binding_under_a_key_prefix(scenes):
+    """A worker that has gone left its binding, also under a prefix."""
+    scene = scenes(conf={"broker_transport_options": {"global_keyprefix": "shop:"}})
+    with scene.app.connection_for_write() as connection:
+        scene.app.amqp.queues.select_add("bound")(connection.default_channel).declare()
+    assert one(scene, "bound").exists is True
+    assert one(scene, "typo").exists is False
+
+
+def test_missing_is_not_known_without_the_app(scenes):
+    """Without the app, a queue that is empty and unbound may be one with an exchange of its own."""
+    assert one(scenes(), "typo", app=None).exists == Unseen(
+        "it is empty or does not exist: Redis keeps no key of an empty queue, and neither a worker"
+        " nor a binding names it"
+    )
+
+
+def test_patterns_match_what_is_known(scenes):
+    """A pattern finds queues of workers and of the app."""
+    scene = scenes()
+    scene.send("billing.eu")
+    workers = Workers((Worker("w1", queues=("billing.eu",)),))
+    found = read(scene, "billing*", "celery", workers=workers, app=replace(INFO, queues=("billing", "mail")))
+    assert [(queue.name, queue.ready) for queue in found.seen] == [
+        ("billing", 0),
+        ("billing.eu", 1),
+        ("celery", 0),
+    ]
+    assert found.known == {"billing", "billing.eu", "celery", "mail"}
+
+
+def test_key_of_another_kind_is_that_queues_matter(scenes):
+    """A key that is no list, or that may not be read, makes one queue unseen and leaves the others alone."""
+    scene = scenes()
+    scene.send("good")
+    Redis.from_url(scene.url).set("bad", "text")
+    bad, good = read(scene, "bad", "good").seen
+    assert isinstance(bad.ready, Unseen)
+    assert bad.ready.why.startswith("Redis refused LLEN on it: WRONGTYPE Operation against a key")
+    assert good.ready == 1
+
+
+def test_looking_changes_no_key(scenes):
+    """Reading depth, existence and progress leaves the database as it was."""
+    scene = scenes()
+    scene.send("celery", 3)
+    before = keys(scene)
+    read(scene, "celery", "typo", "other", unacked=True, progress_over=0.05)
+    assert keys(scene) == before
+    assert Redis.from_url(scene.url).llen("celery") == 3
+
+
+def test_a_thousand_queues_in_one_round_trip(scenes):
+    """The server sees the commands of a thousand queues in a burst, far faster than one after the other."""
+    scene = scenes()
+    client = Redis.from_url(scene.url)
+    names = [f"q{number}" for number in range(1000)]
+    with client.pipeline(transaction=False) as pipe:
+        for number, name in enumerate(names):
+            pipe.lpush(name, *range(number % 5 + 1))
+        pipe.execute()
+    with scene.context(NOBODY) as context:
+        start = time.perf_counter()
+        found = queues.read(context, [AskQueues(tuple(names))])
+        together = time.perf_counter() - start
+        channel = context.connection.default_channel
+        start = time.perf_counter()
+        for name in names[:50]:
+            channel.queue_declare(name, passive=True)
+        each = (time.perf_counter() - start) / 50
+    assert [queue.ready for queue in found.seen] == [number % 5 + 1 for number in range(1000)]
+    assert together < 1000 * each / 5
+
+
+def test_chunks_keep_their_order(scenes, monkeypatch):
+    """More commands than one burst takes are told apart all the same."""
+    monkeypatch.setattr(queues.redis, "AT_ONCE", 7)
+    scene = scenes()
+    for number in range(1, 6):
+        scene.send(f"q{number}", number)
+    found = read(scene, *(f"q{number}" for number in range(1, 6)), unacked=True)
+    assert [queue.ready for queue in found.seen] == [1, 2, 3, 4, 5]
+    assert found.unacked.count == 0
+
+
+def test_nothing_is_read_after_the_deadline(scenes):
+    """A look whose time is up says so instead of waiting."""
+    scene = scenes()
+    with scene.context(NOBODY) as context:
+        late = replace(context, deadline=type(context.deadline)(0))
+        found = queues.read(late, [AskQueues(("celery",))])
+    assert found.seen[0].ready == Unseen("the deadline passed before it was looked at")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"visibility_timeout": 45},
+        {"unacked_key": "held", "unacked_index_key": "held_index", "global_keyprefix": "shop:"},
+    ],
+)
+def test_unacked_of_a_real_worker(scenes, tmp_path, options):
+    """What a worker took and did not acknowledge is in no queue; its age is that of the oldest delivery."""
+    scene = scenes(conf={"broker_transport_options": options, "task_acks_late": True})
+    scene.worker("celery")
+    scene.send("celery", 3, args=(str(tmp_path / "go"),))
+    seen = until(lambda: (found := read(scene, "celery", unacked=True)).unacked.count == 3 and found)
+    assert seen.seen[0].ready == 0
+    assert 0 <= seen.unacked.oldest < 20
+    assert seen.unacked.visibility_timeout == options.get("visibility_timeout", 3600)
+    older = until(
+        lambda: (found := read(scene, unacked=True).unacked).oldest > seen.unacked.oldest + 0.2 and found
+    )
+    assert older.count == 3
+    (tmp_path / "go").touch()
+    done = until(lambda: (found := read(scene, unacked=True).unacked).count == 0 and found)
+    assert done.oldest is None
+
+
+def test_no_unacked_without_ack_emulation(scenes):
+    """With ack_emulation off, Redis can never show what workers hold."""
+    scene = scenes(conf={"broker_transport_options": {"ack_emulation": False}})
+    assert read(scene, unacked=True).unacked == Unseen(
+        "ack_emulation is off, so Redis keeps nothing of what workers hold", never=True
+    )
