@@ -36,6 +36,9 @@ class NoPoison(Check):
             yield Finding.unseen(self.queue, queues)
             return
         for queue in queues:
+            if queue.exists is False:
+                yield Finding(False, queue.name, "does not exist", "a queue")
+                continue
             if isinstance(queue.ready, Unseen):
                 yield Finding.unseen(queue.name, queue.ready)
                 continue

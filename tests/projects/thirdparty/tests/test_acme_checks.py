@@ -14,6 +14,10 @@ def test_poison_is_unhealthy_and_counted():
     assert verdict.message().startswith("dlq holds 3 poisoned messages; wanted at most 0")
 
 
+def test_a_misspelt_queue_is_not_healthy():
+    assert judge(NoPoison("dql"), Snapshot(Queue("dql", ready=0, exists=False))).unhealthy
+
+
 def test_what_was_not_seen_is_unknown():
     assert judge(NoPoison("dlq"), Snapshot(Queue("dlq", ready=Unseen("no answer")))).unknown
 
