@@ -24,7 +24,7 @@ def _encode(value: Any) -> Any:
         return value.decode(errors="replace")
     if isinstance(value, (set, frozenset)):
         return sorted(value)
-    raise TypeError(f"a {type(value).__name__} is neither a number, a text nor a date")
+    raise TypeError(f"{type(value).__name__} is neither a number, a text nor a date")
 
 
 def parse(text: str) -> Any:

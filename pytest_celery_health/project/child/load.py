@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import os
+import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -61,16 +62,18 @@ def find(name: str) -> Celery:
         return _as_app(attribute(name), name)
     try:
         found = find_app(name)
+    except ModuleNotFoundError as error:
+        holder, _, last = name.rpartition(".")
+        if error.name != name or holder not in sys.modules:
+            raise
+        raise LoadError(f"{holder} has no {last!r}{_hint(sys.modules[holder], last)}") from None
     except AttributeError as error:
         module = sys.modules.get(name)
-        if module is None or not _is_about(error, module, name):
+        # The user's own AttributeErrors are about other objects.
+        if module is None or error.obj not in (module, getattr(module, "celery", None)):
             raise
-        raise LoadError(f"module {name} has no Celery app") from None
+        raise LoadError(f"the module {name} has no Celery app") from None
     return _as_app(found, name)
-
-
-def _is_about(error: AttributeError, module: ModuleType, name: str) -> bool:
-    return error.obj is module or name.partition(".")[0] in str(error)
 
 
 def attribute(path: str) -> Any:
@@ -94,8 +97,11 @@ def attribute(path: str) -> Any:
 
 def _hint(holder: object, name: str) -> str:
     names = [known for known in getattr(holder, "__dict__", ()) if not known.startswith("__")]
-    near = difflib.get_close_matches(name, names, n=1)
-    if near:
+    if isinstance(holder, ModuleType) and hasattr(holder, "__path__"):
+        modules = [module.name for module in pkgutil.iter_modules(holder.__path__)]
+        if near := difflib.get_close_matches(name, modules, n=1):
+            return f"; did you mean {holder.__name__}.{near[0]}?"
+    if near := difflib.get_close_matches(name, names, n=1):
         return f"; did you mean {near[0]!r}?"
     apps = [known for known in names if isinstance(getattr(holder, known), Celery)]
     return f"; its apps are {', '.join(apps)}" if apps else ""

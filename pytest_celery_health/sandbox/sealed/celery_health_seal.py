@@ -53,7 +53,7 @@ def _on_connect(sock: Any, address: Any) -> None:
         return  # the socket itself will complain
     host, port = _text(address[0]), int(address[1])
     host = host.partition("%")[0].removeprefix("::ffff:") or "0.0.0.0"  # noqa: S104
-    if not _permitted(host, port):
+    if not _permitted(host, port, family):
         name = _looked_up.get(port) or _looked_up.get(_ANY_PORT)
         if name and host in _addresses(name):
             host = name
@@ -79,7 +79,29 @@ def _on_reverse_lookup(address: Any) -> None:
         _on_lookup(name)
 
 
+def _on_socket(*_: Any) -> None:
+    """Wrap what takes a host's name: CPython looks it up before it raises the audit event."""
+    module = sys.modules.get("socket")
+    if module is None or _HANDLERS.pop("socket.__new__", None) is None:
+        return
+    for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+        setattr(module.socket, name, _checked(getattr(module.socket, name)))
+
+
+def _checked(method: Any) -> Any:
+    def checked(sock: Any, *args: Any, **more: Any) -> Any:
+        name = method.__name__
+        address = args[-1] if name != "sendmsg" else args[3] if len(args) > 3 else None
+        if isinstance(address, tuple) and len(address) > 1 and isinstance(address[1], int):
+            _on_connect(sock, address)
+        return method(sock, *args, **more)
+
+    checked.__name__ = method.__name__
+    return checked
+
+
 _HANDLERS: dict[str, Any] = {
+    "socket.__new__": _on_socket,
     "socket.connect": _on_connect,
     "socket.sendto": _on_connect,
     "socket.sendmsg": _on_connect,
@@ -89,7 +111,10 @@ _HANDLERS: dict[str, Any] = {
 }
 
 
-def _permitted(host: str, port: int) -> bool:
+def _permitted(host: str, port: int, family: int) -> bool:
+    if not _is_address(host) and _is_local(host):
+        ours = [address for address in _addresses(host) if (":" in address) == (family != _AF_INET)]
+        return any(_permitted(address, port, family) for address in ours)
     for allowed, allowed_port in _allowed:
         if allowed_port not in (port, _ANY_PORT):
             continue

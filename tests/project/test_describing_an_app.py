@@ -1,0 +1,166 @@
+"""What an app says of itself: what a look and the checks need, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pytest_celery_health.facts import Entry
+from pytest_celery_health.project.describe import describe
+from pytest_celery_health.project.info import AppInfo, AppSpec
+
+Write = Callable[..., AppSpec]
+
+HEAD = 'from celery import Celery\napp = Celery("shop", set_as_current=False)\nconf = app.conf\n'
+
+
+def _describe(project: Write, code: str, **spec: object) -> AppInfo:
+    lines = "\n".join(line.removeprefix("        ") for line in code.splitlines())
+    return describe(project("shop", {"shop.py": HEAD + lines}, **spec), timeout=10)
+
+
+def test_only_the_apps_own_tasks_count(project: Write) -> None:
+    info = _describe(
+        project, "@app.task\ndef charge(): ...\n@app.task(name='celery.mine')\ndef mine(): ...\n"
+    )
+    assert info.tasks == {"shop.charge", "celery.mine"}
+
+
+def test_queues_that_are_declared_or_routed_to(project: Write) -> None:
+    info = _describe(
+        project,
+        """
+        from kombu import Queue
+        conf.task_queues = [Queue("orders"), Queue("mails")]
+        conf.task_default_queue = "orders"
+        conf.task_routes = ([("shop.slow.*", {"queue": "slow"}), ("shop.fast", "fast")], lambda *a, **k: None)
+        conf.beat_schedule = {"nightly": {"task": "t", "schedule": 60, "options": {"queue": "night"}}}
+        """,
+    )
+    assert info.queues == ("orders", "mails", "slow", "fast", "night")
+    assert info.default_queue == "orders"
+
+
+@pytest.mark.parametrize(
+    "routes", ["{'a.*': {'queue': 'q'}}", "{'a.*': 'q'}", "('a.*', {'queue': 'q'})", "[{'a': 'q'}]"]
+)
+def test_every_way_to_write_static_routes(project: Write, routes: str) -> None:
+    assert _describe(project, f"conf.task_routes = {routes}").queues == ("celery", "q")
+
+
+def test_the_schedule_of_settings_and_of_add_periodic_task(project: Write) -> None:
+    info = _describe(
+        project,
+        """
+        @app.task
+        def pay(order_id): ...
+        @app.task(bind=True, queue="mails", autoretry_for=(ValueError,))
+        def mail(self, to, cc=None): ...
+        conf.task_routes = {"shop.pay": {"queue": "orders"}}
+        conf.beat_schedule = {
+            "fits": {"task": "shop.pay", "schedule": 60, "args": (1,)},
+            "misfit": {"task": "shop.pay", "schedule": 60},
+            "misspelt": {"task": "shop.pai", "schedule": 60},
+            "own queue": {"task": "shop.mail", "schedule": 60, "kwargs": {"to": "x"}},
+            "sent elsewhere": {"task": "shop.mail", "schedule": 60, "args": ["x"], "options": {"queue": "q"}},
+            "too many": {"task": "shop.mail", "schedule": 60, "args": ["x", "y", "z"]},
+        }
+        @app.on_after_finalize.connect
+        def add(sender, **kwargs):
+            sender.add_periodic_task(30, mail.s("x"), name="added")
+        """,
+    )
+    assert info.schedule == (
+        Entry("fits", "shop.pay", queue="orders"),
+        Entry("misfit", "shop.pay", queue="orders", problem="missing a required argument: 'order_id'"),
+        Entry("misspelt", "shop.pai", registered=False, queue="celery"),
+        Entry("own queue", "shop.mail", queue="mails"),
+        Entry("sent elsewhere", "shop.mail", queue="q"),
+        Entry("too many", "shop.mail", queue="mails", problem="too many positional arguments"),
+        Entry("added", "shop.mail", queue="mails"),
+    )
+
+
+def test_an_entry_that_no_queue_takes(project: Write) -> None:
+    info = _describe(
+        project,
+        """
+        conf.task_create_missing_queues = False
+        lost = {"task": "t", "schedule": 1, "options": {"queue": "nope"}}
+        conf.beat_schedule = {"x": lost, "y": {"schedule": 1}}
+        """,
+    )
+    x, y = info.schedule
+    assert "Queue 'nope' missing from task_queues" in x.problem
+    assert y.problem == "it names no task"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "seen"),
+    [
+        ("django_celery_beat.schedulers:DatabaseScheduler", "django_celery_beat's table"),
+        ("django", "django_celery_beat's table"),
+        ("redbeat.RedBeatScheduler", "redbeat"),
+        ("celery.beat:PersistentScheduler", ""),
+    ],
+)
+def test_a_schedule_that_is_kept_elsewhere(project: Write, scheduler: str, seen: str) -> None:
+    why = _describe(project, f"conf.beat_scheduler = {scheduler!r}").schedule_unseen
+    assert seen in why
+    assert bool(seen) == bool(why)
+
+
+def test_entries_in_the_settings_are_seen_whatever_the_scheduler(project: Write) -> None:
+    code = "conf.beat_scheduler = 'django'\nconf.beat_schedule = {'a': {'task': 't', 'schedule': 1}}"
+    info = _describe(project, code)
+    assert (len(info.schedule), info.schedule_unseen) == (1, "")
+
+
+def test_redbeats_settings_as_they_are_configured(project: Write) -> None:
+    info = _describe(project, "conf.redbeat_redis_url = 'redis://h/3'\nconf.redbeat_lock_timeout = 90")
+    assert info.redbeat == {"redbeat_redis_url": "redis://h/3", "redbeat_lock_timeout": 90}
+
+
+@pytest.mark.parametrize(
+    ("code", "url"),
+    [
+        ("conf.broker_url = ['amqp://a//', 'amqp://b//']", "amqp://a//;amqp://b//"),
+        ("conf.broker_url = 'redis://a'\nconf.broker_read_url = 'redis://b'", "redis://b"),
+        ("", "amqp://guest:guest@localhost:5672//"),
+    ],
+)
+def test_the_url_that_is_read_from(project: Write, code: str, url: str) -> None:
+    assert _describe(project, code).broker_url == url
+
+
+def test_ssl_and_transport_options_as_plain_data(project: Write) -> None:
+    info = _describe(
+        project,
+        """
+        import ssl
+        from pathlib import Path
+        conf.broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_ca_certs": Path("/ca.pem")}
+        conf.broker_transport_options = {
+            "global_keyprefix": "shop:",
+            "priority_steps": (0, 5),
+            "callback": print,
+            "sentinel_kwargs": {"a": 1},
+        }
+        conf.event_exchange = "ev"
+        conf.control_exchange = "ctl"
+        """,
+    )
+    assert info.broker_use_ssl == {"ssl_cert_reqs": 2, "ssl_ca_certs": "/ca.pem"}
+    assert info.broker_transport_options == {
+        "global_keyprefix": "shop:",
+        "priority_steps": [0, 5],
+        "sentinel_kwargs": {"a": 1},
+    }
+    assert (info.event_exchange, info.control_exchange) == ("ev", "ctl")
+
+
+def test_no_secret_in_what_it_looks_like(project: Write) -> None:
+    info = _describe(project, "conf.broker_url = 'redis://:s3cret@h/0'")
+    assert "s3cret" not in repr(info)
+    assert "s3cret" in info.broker_url
