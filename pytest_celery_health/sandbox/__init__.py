@@ -195,6 +195,8 @@ class Sandbox:
                 (client.folder / UP).touch()
                 return launch
             client.ask("kill", names=["broker", *self._children()])
+            self._news()  # of their ends
+            self._told.clear()
         raise SandboxError(f"{name} found its port taken {_PORT_TRIES} times" + self._because("broker"))
 
     def _broker_came_up(self, name: str, broker: Broker, launch: Launch, over: float) -> bool:

@@ -30,8 +30,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-#: Seconds that the app's processes get between SIGTERM and SIGKILL, and the brokers after them.
+#: Seconds that the app's processes get between SIGTERM and SIGKILL; the first of these alone, before their
+#: children are asked too: an idle child of a prefork pool takes a second to see that its parent stops.
 GRACE = 1.8
+GRACE_ALONE = 0.25
 BROKER_GRACE = 0.5
 #: Seconds after which the keeper gives up on processes that SIGKILL does not end (a hung mount).
 LAST_RESORT = 10.0
@@ -245,12 +247,13 @@ class Keeper:
                     ours = holds in file.read()
                 if ours:
                     os.unlink(path)
-        for broker, grace in ((False, GRACE), (True, BROKER_GRACE)):
-            asked = [c for c in self.children.values() if c.broker is broker and c.code is None]
-            for child in asked:
-                _signal(child.pid, child.stop)
-                _signal(child.pid, signal.SIGCONT)  # one that was frozen could not end
-            self._wait(asked, grace)
+        asked = self._ask_to_end(broker=False)
+        self._wait(asked, GRACE_ALONE)
+        for child in asked:
+            for pid in descendants(child.pid) if child.code is None else ():
+                _signal(pid, signal.SIGTERM)
+        self._wait(asked, GRACE - GRACE_ALONE)
+        self._wait(self._ask_to_end(broker=True), BROKER_GRACE)
         over = time.monotonic() + LAST_RESORT
         while True:
             groups = [child.pid for child in self.children.values() if child.code is None]
@@ -267,6 +270,13 @@ class Keeper:
             if not os.path.exists(self.folder):
                 break
             self._pause(0.05)
+
+    def _ask_to_end(self, *, broker: bool) -> list[Child]:
+        asked = [child for child in self.children.values() if child.broker is broker and child.code is None]
+        for child in asked:
+            _signal(child.pid, child.stop)
+            _signal(child.pid, signal.SIGCONT)  # one that was frozen could not end
+        return asked
 
     def _wait(self, children: list[Child], seconds: float) -> None:
         over = time.monotonic() + seconds
