@@ -268,8 +268,8 @@ class _Visit:
     def _now(self, connection: Any, details: frozenset[str]) -> float:
         """The epoch that starting times are against: Redis' where there is one, a clock that all share."""
         if details & {"active", "reserved"} and connection.transport.driver_type == "redis":
-            with suppress(Exception), connection.default_channel.conn_or_acquire() as client:
-                whole, micro = client.time()
+            with suppress(Exception):
+                whole, micro = connection.default_channel.client.time()
                 return float(whole) + float(micro) / 1e6
         return epoch()
 
@@ -286,8 +286,10 @@ class _Visit:
         from pytest_celery_health.observe.connect import UnreachableError
         from pytest_celery_health.observe.remote_control_redis import LostBindingError
 
-        if isinstance(trouble, (UnreachableError, LostBindingError, _TooMuchError)) or self._link is None:
-            return Unseen(mask(str(trouble), secrets_in(self.target.url, self.target.options)))
+        if isinstance(trouble, (UnreachableError, LostBindingError, _TooMuchError)):
+            return Unseen(str(trouble))
+        if self._link is None:
+            return Unseen(mask(f"{type(trouble).__name__}: {trouble}", secrets_in(self.target.url)))
         return Unseen(self._link.explain(trouble))
 
     def _keep(self, kind: type, found: Any) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
@@ -60,15 +60,10 @@ def ask(
     namespace: the control exchange. `wanted` names and `at_least` answers are worth some patience where the
     broker does not tell how many there are. Raises what the connection raises.
     """
-    channel = connection.channel()
-    try:
-        if connection.transport.driver_type == "amqp":
-            _ask_amqp(connection, channel, namespace, tally, wanted, at_least, patience)
-        else:
-            _ask_virtual(connection, channel, namespace, tally, wanted, at_least, patience)
-    finally:
-        with suppress(Exception):
-            channel.close()
+    if connection.transport.driver_type == "amqp":
+        _ask_amqp(connection, namespace, tally, wanted, at_least, patience)
+    else:
+        _ask_virtual(connection, namespace, tally, wanted, at_least, patience)
 
 
 def held_mailboxes(connection: Any, namespace: str, names: frozenset[str]) -> frozenset[str]:
@@ -91,7 +86,6 @@ def held_mailboxes(connection: Any, namespace: str, names: frozenset[str]) -> fr
 
 def _ask_amqp(
     connection: Any,
-    channel: Any,
     namespace: str,
     tally: Tally,
     wanted: frozenset[str],
@@ -99,64 +93,54 @@ def _ask_amqp(
     patience: Patience,
 ) -> None:
     exchange = f"{namespace}.pidbox"
-    if not _exists(connection, exchange):
-        tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), 0)
-        return
-    name = reply_name(patience.deadline)
-    # Exclusive, and replied to through the default exchange: the broker removes all of it with us.
-    channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True)
-    returned: list[int] = []
-
-    def on_return(exception: Any, *_: Any) -> None:
-        returned.append(getattr(exception, "reply_code", 0))
-
-    with _consuming(channel, Queue(name, no_declare=True), tally, patience):
-        producer = Producer(channel, auto_declare=False, on_return=on_return)
-        for request in tally.requests:
-            producer.publish(
-                request.body({"exchange": "", "routing_key": name}, tally.names),
-                exchange=exchange,
-                routing_key="",
-                serializer="json",
-                delivery_mode=1,
-                headers={"clock": 0},
-                mandatory=True,
-            )
-
-        def missing() -> bool:
-            return not tally.answered(wanted) or tally.pinged < max(at_least, 1)
-
-        while not tally.complete:
-            wait = patience.left(missing=missing())
-            if not wait:
-                break
-            with suppress(socket.timeout):
-                connection.drain_events(timeout=wait)
-            if 312 in returned:
-                tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), 0)
-
-
-def _exists(connection: Any, exchange: str) -> bool:
+    # Nothing is cancelled, deleted or closed at the end, each of which would cost a round trip: the reply
+    # queue is exclusive and replied to through the default exchange, so all of it goes with the connection.
     channel = connection.channel()
     try:
         channel.exchange_declare(exchange, "fanout", passive=True)
     except connection.channel_errors as refusal:
-        if getattr(refusal, "reply_code", 0) == 404:
-            return False
-        raise
-    channel.close()
-    return True
+        if getattr(refusal, "reply_code", 0) != 404:
+            raise
+        tally.nobody()
+        return
+    name = reply_name(patience.deadline)
+    channel.queue_declare(name, durable=False, exclusive=True, auto_delete=True)
+    _consumer(channel, Queue(name, no_declare=True), tally, patience).consume()
+
+    def on_return(exception: Any, *_: Any) -> None:
+        # NO_ROUTE: no mailbox is bound.
+        if getattr(exception, "reply_code", 0) == 312:
+            tally.nobody()
+
+    producer = Producer(channel, auto_declare=False, on_return=on_return)
+    for request in tally.requests:
+        producer.publish(
+            request.body({"exchange": "", "routing_key": name}, tally.names),
+            exchange=exchange,
+            routing_key="",
+            serializer="json",
+            delivery_mode=1,
+            headers={"clock": 0},
+            mandatory=True,
+        )
+    while not tally.complete:
+        missing = not tally.answered(wanted) or tally.pinged < max(at_least, 1)
+        wait = patience.left(missing=missing)
+        if not wait:
+            return
+        with suppress(socket.timeout):
+            connection.drain_events(timeout=wait)
 
 
 def _ask_virtual(
     connection: Any,
-    channel: Any,
     namespace: str,
     tally: Tally,
     wanted: frozenset[str],
     at_least: int,
     patience: Patience,
 ) -> None:
+    channel = connection.channel()
     # To a virtual transport, declaring an exchange means only that this process knows its type.
     mailboxes = Exchange(f"{namespace}.pidbox", "fanout", durable=False, delivery_mode="transient")(channel)
     mailboxes.declare()
@@ -165,46 +149,38 @@ def _ask_virtual(
     key = name.rpartition(".")[2]
     queue = Queue(name, replies, routing_key=key, durable=False, auto_delete=True)(channel)
     queue.declare()
+    consumer = _consumer(channel, queue, tally, patience)
     try:
         if connection.transport.driver_type == "memory":
-            count = len(channel.get_table(mailboxes.name))
-            tally.mailboxes = dict.fromkeys((request.command for request in tally.requests), count)
-            if not count:
+            tally.reached(len(channel.get_table(mailboxes.name)))
+        consumer.consume()
+        producer = Producer(channel, auto_declare=False)
+        for request in tally.requests:
+            producer.publish(
+                request.body({"exchange": replies.name, "routing_key": key}, tally.names),
+                exchange=mailboxes.name,
+                routing_key="",
+                serializer="json",
+                headers={"clock": 0},
+            )
+        while not tally.complete:
+            missing = tally.counted or not tally.answered(wanted) or tally.pinged < max(at_least, 1)
+            wait = patience.left(missing=missing)
+            if not wait:
                 return
-        with _consuming(channel, queue, tally, patience):
-            producer = Producer(channel, auto_declare=False)
-            for request in tally.requests:
-                producer.publish(
-                    request.body({"exchange": replies.name, "routing_key": key}, tally.names),
-                    exchange=mailboxes.name,
-                    routing_key="",
-                    serializer="json",
-                    headers={"clock": 0},
-                )
-            while not tally.complete:
-                missing = tally.counted or not tally.answered(wanted) or tally.pinged < max(at_least, 1)
-                wait = patience.left(missing=missing)
-                if not wait:
-                    break
-                with suppress(socket.timeout):
-                    connection.drain_events(timeout=wait)
+            with suppress(socket.timeout):
+                connection.drain_events(timeout=wait)
     finally:
-        with suppress(*connection.connection_errors, *connection.channel_errors):
-            queue.delete()
+        for tidy in (consumer.cancel, queue.delete, channel.close):
+            with suppress(Exception):
+                tidy()
 
 
-@contextmanager
-def _consuming(channel: Any, queue: Any, tally: Tally, patience: Patience) -> Iterator[None]:
+def _consumer(channel: Any, queue: Any, tally: Tally, patience: Patience) -> Consumer:
     def on_message(message: Any) -> None:
         body = message.body
         raw = body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body)
         patience.heard()
         tally.take(message.headers.get("ticket"), raw, str(message.content_type))
 
-    consumer = Consumer(channel, [queue], no_ack=True, auto_declare=False, on_message=on_message)
-    consumer.consume()
-    try:
-        yield
-    finally:
-        with suppress(Exception):
-            consumer.cancel()
+    return Consumer(channel, [queue], no_ack=True, auto_declare=False, on_message=on_message)

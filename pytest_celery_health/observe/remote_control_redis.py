@@ -34,15 +34,15 @@ class RedisMailbox:
         self.channel = channel
         self.namespace = namespace
         self.swept = 0
-        with channel.conn_or_acquire() as client:
-            self.client: Any = client
+        # The client that kombu made to open the channel: another one would be another connection.
+        self.client: Any = channel.client
         self.queue = reply_name(deadline)
         self.key = self.queue.rpartition(".")[2]
         self.table = channel.keyprefix_queue % self.reply_exchange
         self.member = channel.sep.join((self.key, "", self.queue))
         self.topics = fanout_topics(channel, options, f"{namespace}.pidbox")
         self._bound = False
-        self._used = False
+        self._late = False
 
     @property
     def reply_exchange(self) -> str:
@@ -60,7 +60,7 @@ class RedisMailbox:
             payload = self._message(request, tally.names)
             for topic in self.topics:
                 pipeline.publish(topic, payload)
-        self._bound = self._used = True
+        self._bound = self._late = True
         _, members, *counts = pipeline.execute()
         width = len(self.topics)
         # A worker that listens to two topics (sentinel_fanout_compat) takes a message once.
@@ -69,6 +69,8 @@ class RedisMailbox:
             for place, request in enumerate(tally.requests)
         }
         self._collect(tally, patience)
+        # Whoever has not answered may be putting a reply into the queue at this moment.
+        self._late = not tally.complete
         leftovers = list(self._leftovers(members))
         self._unbind(leftovers)
 
@@ -78,7 +80,7 @@ class RedisMailbox:
             if self._bound:
                 self.client.srem(self.table, self.member)
                 self._bound = False
-            if self._used:
+            if self._late:
                 self.client.delete(self.queue)
 
     def _collect(self, tally: Tally, patience: Patience) -> None:

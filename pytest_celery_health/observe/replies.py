@@ -91,6 +91,14 @@ class Tally:
             return
         self._answers.setdefault(name, {}).setdefault(command, []).append(value)
 
+    def reached(self, mailboxes: int) -> None:
+        """Told by a broker that knows it: how many mailboxes each request is delivered to."""
+        self.mailboxes = dict.fromkeys((request.command for request in self.requests), mailboxes)
+
+    def nobody(self) -> None:
+        """Told by a broker that knows it: there is no mailbox."""
+        self.reached(0)
+
     @property
     def counted(self) -> bool:
         """Whether it is known how many have to answer."""
@@ -101,7 +109,7 @@ class Tally:
         """Whether everybody who was reached has answered everything."""
         if self.full:
             return True
-        if self.names is not None:
+        if self.names is not None and not self.mailboxes:
             return all(
                 len(self._answers.get(name, {})) == len(self.requests) or name in self._malformed
                 for name in self.names
