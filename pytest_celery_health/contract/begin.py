@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 FIRST_TABLE = """\
 [tool.celery-health]
 app = "yourproject.celery:app"      # what you give to celery -A
@@ -24,4 +26,4 @@ and run pytest --celery-health again: it starts a broker, a worker and your app 
 
 def how_to_begin() -> str:
     """A first contract to paste, and a first test."""
-    return _TEXT.format(table="\n".join(f"    {line}".rstrip() for line in FIRST_TABLE.splitlines()) + "\n")
+    return _TEXT.format(table=indent(FIRST_TABLE, "    "))

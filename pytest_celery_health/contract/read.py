@@ -9,6 +9,7 @@ from dataclasses import MISSING, Field, fields
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import indent
 from typing import Any, get_type_hints
 
 from pytest_celery_health.checks import CHECKS, Check
@@ -145,8 +146,8 @@ class _Reader:
         if near:
             where = f"tool.{near[0]}" if near[0] in names else near[0]
             raise ContractError([f"{self.shown} has [{where}]; write [tool.celery-health]"])
-        begin = "".join(f"\n    {line}" for line in FIRST_TABLE.splitlines())
-        raise ContractError([f"{self.shown} has no [tool.celery-health]; begin with:\n{begin}"])
+        begin = indent(FIRST_TABLE, "    ").rstrip()
+        raise ContractError([f"{self.shown} has no [tool.celery-health]; begin with:\n\n{begin}"])
 
     def _sandbox(self, table: Mapping[str, Any]) -> SandboxSpec | None:
         done = self._keys(("sandbox",), table, _SANDBOX, noun="the sandbox")
@@ -293,14 +294,15 @@ class _Reader:
         done = {}
         for key, value in table.items():
             if key not in words:
-                self._complain(at, _unknown(at, key, value, [*words, *more], noun), key)
+                self._complain(at, _unknown(key, [*words, *more], noun), key)
                 self.meant.update((*at, name) for name in get_close_matches(key, words, n=1))
                 continue
             try:
                 done[key] = fit(value, words[key], show=key not in discreet)
             except Exception as exc:  # noqa: BLE001 - whatever a third party's type raises is the row's mistake
                 for complaint in complaints(exc, key):
-                    self._complain(at, complaint + _missing_word(at, complaint), key)
+                    where = complaint.split()[0]
+                    self._complain(at, complaint + _missing_word(at, complaint), where)
         return done
 
     def _built(self, at: KeyPath, cls: Any, done: dict[str, Any], spoilt: Collection[str] = ()) -> Any:
@@ -347,7 +349,8 @@ class _Reader:
             self._complain((), f'app is missing, and {reasons[0]}; write app = "package.module:app"')
 
     def _complain(self, at: KeyPath, complaint: str, key: str = "") -> None:
-        line = line_of(self.lines, (*_ROOT, *at, *([key] if key else [])))
+        inside = key.partition("[")[0].rstrip(":").split(".") if key else []
+        line = line_of(self.lines, (*_ROOT, *at, *inside))
         table = ".".join(map(_bare, (*_ROOT, *at)))
         complaint = mask(complaint, self.secrets)
         self.problems.setdefault(f"{self.shown}:{line}: [{table}] {complaint}", line)
@@ -382,10 +385,7 @@ def _subject(key: str, name: str, wanted: Any) -> dict[str, Any]:
     return {}
 
 
-def _unknown(at: KeyPath, key: str, value: Any, known: list[str], noun: str) -> str:
-    if at[:1] == ("check",) and isinstance(value, dict) and "use" in value:
-        name = f"{at[1]}.{key}"
-        return f'{key} is a table; if the row is named {name}, write [tool.celery-health.check."{name}"]'
+def _unknown(key: str, known: list[str], noun: str) -> str:
     near = did_you_mean(key, known) or f"; keys: {', '.join(known)}"
     return f"{_bare(key)} is not a key of {noun}{near}"
 
@@ -407,5 +407,9 @@ def _use_missing(name: str, table: Mapping[str, Any]) -> str:
     typo = get_close_matches("use", [key for key in table if key not in COMMON], n=1)
     if typo:
         return f"use is missing; is {typo[0]} meant to be it?"
+    for key, value in table.items():
+        if isinstance(value, dict) and "use" in value:
+            right = f'[tool.celery-health.check."{name}.{key}"]'
+            return f"use is missing; if the row is named {name}.{key}, write {right}"
     right = next(iter(near), "workers")
     return f'use is missing; write use = "{right}"; checks: {", ".join(CHECKS)}, or package.module:Class'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -269,7 +270,8 @@ def broker_complaint(broker: str) -> str:
     if "://" not in broker:
         wanted = 'wanted "app", "env:NAME", or a URL such as "redis://host:6379/0"'
         near = did_you_mean(broker, ["app"], quoted=True)
-        return f"broker is no URL; {wanted}" if "@" in broker else f'broker is "{broker}"; {wanted}{near}'
+        shown = re.fullmatch(r"[\w.-]+(:\d+)?", broker)  # what is no plain word may hold a password
+        return f'broker is "{broker}"; {wanted}{near}' if shown else f"broker is no URL; {wanted}"
     scheme = urlsplit(broker).scheme
     near = did_you_mean(scheme, _SCHEMES)
     if near and scheme.partition("+")[0] not in _SCHEMES:

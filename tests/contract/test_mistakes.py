@@ -1,0 +1,695 @@
+# ruff: noqa: E501 - the lines are as long as those that they quote
+"""Every kind of mistake in a contract, and the line that says what it is and what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.contract.read import read
+
+From = Callable[..., Contract]
+
+APP = '[tool.celery-health]\napp = "shop"\n'
+ROW = "[tool.celery-health.check.{}]\n{}\n"
+
+
+def row(*lines: str, name: str = "r", use: str = "workers") -> str:
+    """A contract of one row, whose own lines begin on line 5."""
+    return "\n".join([APP, f"[tool.celery-health.check.{name}]", f'use = "{use}"', *lines])
+
+
+def target(*lines: str, name: str = "stg") -> str:
+    """A contract of one target, whose own lines begin on line 5."""
+    return "\n".join([APP, f"[tool.celery-health.target.{name}]", *lines])
+
+
+def mistakes(contract: From, text: str) -> list[str]:
+    with pytest.raises(ContractError) as caught:
+        contract(text)
+    return caught.value.problems
+
+
+MISTAKES = {
+    "unknown key of the contract": (
+        '[tool.celery-health]\nap = "shop"',
+        "pyproject.toml:2: [tool.celery-health] ap is not a key of [tool.celery-health]; did you mean app?",
+    ),
+    "unknown key, nothing near": (
+        APP + "colour = 1",
+        "pyproject.toml:3: [tool.celery-health] colour is not a key of [tool.celery-health];"
+        " keys: app, env, deadline, sandbox, target, check",
+    ),
+    "unknown key of the sandbox": (
+        APP + "[tool.celery-health.sandbox]\nworker = 2",
+        "pyproject.toml:4: [tool.celery-health.sandbox] worker is not a key of the sandbox; did you mean workers?",
+    ),
+    "unknown key of a target": (
+        target('broker = "env:B"', 'expect_hots = "h"'),
+        "pyproject.toml:6: [tool.celery-health.target.stg] expect_hots is not a key of a target;"
+        " did you mean expect_host?",
+    ),
+    "unknown key of a check": (
+        row("at_leest = 2"),
+        "pyproject.toml:6: [tool.celery-health.check.r] at_leest is not a key of workers; did you mean at_least?",
+    ),
+    "unknown key of a row": (
+        row('sevrity = "warn"'),
+        "pyproject.toml:6: [tool.celery-health.check.r] sevrity is not a key of workers; did you mean severity?",
+    ),
+    "dotted row name": (
+        APP + '[tool.celery-health.check.bill.eu]\nuse = "queue"',
+        "pyproject.toml:3: [tool.celery-health.check.bill] use is missing;"
+        ' if the row is named bill.eu, write [tool.celery-health.check."bill.eu"]',
+    ),
+    "app is not text": (
+        "[tool.celery-health]\napp = 5",
+        'pyproject.toml:2: [tool.celery-health] app is 5, a whole number; wanted text: write "5"',
+    ),
+    "app is a path": (
+        '[tool.celery-health]\napp = "shop/celery.py"',
+        'pyproject.toml:2: [tool.celery-health] app is "shop/celery.py", a path;'
+        ' write a module, "shop.celery:app" say',
+    ),
+    "app is no app": (
+        '[tool.celery-health]\napp = "shop celery"',
+        'pyproject.toml:2: [tool.celery-health] app is "shop celery", which is no app;'
+        ' write "package.module:app", or a factory, "package.module:create_app()"',
+    ),
+    "factory without a colon": (
+        '[tool.celery-health]\napp = "shop.create_app()"',
+        'pyproject.toml:2: [tool.celery-health] app is "shop.create_app()",'
+        ' which has no colon before the factory; write "shop:create_app()"',
+    ),
+    "factory with arguments": (
+        "[tool.celery-health]\napp = \"shop:create_app('x')\"",
+        "pyproject.toml:2: [tool.celery-health] app is \"shop:create_app('x')\", which is no app;"
+        ' write "package.module:app", or a factory, "package.module:create_app()"',
+    ),
+    "app missing, and rows": (
+        '[tool.celery-health.check.w]\nuse = "workers"',
+        "pyproject.toml:1: [tool.celery-health] app is missing,"
+        ' and without a live target, rows run in the sandbox; write app = "package.module:app"',
+    ),
+    "app missing, and a sandbox": (
+        "[tool.celery-health.sandbox]",
+        "pyproject.toml:1: [tool.celery-health] app is missing, and the sandbox starts it;"
+        ' write app = "package.module:app"',
+    ),
+    "app missing, and a target of its broker": (
+        '[tool.celery-health.target.stg]\nbroker = "app"\nexpect_host = "h"',
+        'pyproject.toml:1: [tool.celery-health] app is missing, and target stg has broker = "app";'
+        ' write app = "package.module:app"',
+    ),
+    "env is not text": (
+        APP + "env = { DEBUG = 1 }",
+        "pyproject.toml:3: [tool.celery-health] env.DEBUG is a whole number; wanted text: write it in quotes",
+    ),
+    "deadline is no duration": (
+        APP + 'deadline = "5x"',
+        "pyproject.toml:3: [tool.celery-health] deadline: '5x' is not a duration;"
+        " write seconds or '90s', '2min', '1h30min'",
+    ),
+    "deadline is zero": (
+        APP + "deadline = 0",
+        'pyproject.toml:3: [tool.celery-health] deadline is 0, which nothing can keep; write 5 or "5s"',
+    ),
+    "deadline is a boolean": (
+        APP + "deadline = true",
+        'pyproject.toml:3: [tool.celery-health] deadline is true; wanted seconds or "90s"',
+    ),
+    "deadline is not finite": (
+        APP + "deadline = inf",
+        'pyproject.toml:3: [tool.celery-health] deadline is inf, a number; wanted seconds or "90s"',
+    ),
+    "check is not a table": (
+        APP + '[tool.celery-health.check]\nuse = "workers"',
+        'pyproject.toml:4: [tool.celery-health] check.use is "workers", text; wanted a table;'
+        " write [tool.celery-health.check.NAME] and below it use = ...",
+    ),
+    "sandbox is not a table": (
+        APP + "sandbox = true",
+        "pyproject.toml:3: [tool.celery-health] sandbox is true; wanted a table",
+    ),
+    "sandbox: text for a number": (
+        APP + '[tool.celery-health.sandbox]\nworkers = "2"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] workers is "2", text; wanted a whole number:'
+        " write 2 without quotes",
+    ),
+    "sandbox: true for 1": (
+        APP + "[tool.celery-health.sandbox]\nworkers = true",
+        "pyproject.toml:4: [tool.celery-health.sandbox] workers is true; wanted a whole number",
+    ),
+    "sandbox: negative": (
+        APP + "[tool.celery-health.sandbox]\nworkers = -1",
+        "pyproject.toml:4: [tool.celery-health.sandbox] workers is -1; write 0 or more",
+    ),
+    "sandbox: text for a list": (
+        APP + '[tool.celery-health.sandbox]\nbeat = "heartbeat"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] beat is "heartbeat", text; wanted a list of text:'
+        ' write ["heartbeat"]',
+    ),
+    "sandbox: unknown broker": (
+        APP + '[tool.celery-health.sandbox]\nbroker = "valky"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] broker is "valky", which the sandbox does not have;'
+        " did you mean valkey?",
+    ),
+    "target: named sandbox": (
+        target('broker = "env:B"', 'expect_host = "h"', name="sandbox"),
+        "pyproject.toml:4: [tool.celery-health.target.sandbox]"
+        " the sandbox is declared as [tool.celery-health.sandbox]",
+    ),
+    "target: name breaks ids": (
+        target('broker = "env:B"', 'expect_host = "h"', name='"a]b"'),
+        'pyproject.toml:4: [tool.celery-health.target."a]b"] its name holds "]", which would break test ids;'
+        " rename it",
+    ),
+    "target: no broker": (
+        target('expect_host = "h"'),
+        "pyproject.toml:4: [tool.celery-health.target.stg] broker is missing;"
+        ' write "env:NAME", "app", or a URL without a password',
+    ),
+    "target: broker is no URL": (
+        target('broker = "redis.internal"', 'expect_host = "h"'),
+        'pyproject.toml:5: [tool.celery-health.target.stg] broker is "redis.internal";'
+        ' wanted "app", "env:NAME", or a URL such as "redis://host:6379/0"',
+    ),
+    "target: nearly app": (
+        target('broker = "ap"', 'expect_host = "h"'),
+        'pyproject.toml:5: [tool.celery-health.target.stg] broker is "ap";'
+        ' wanted "app", "env:NAME", or a URL such as "redis://host:6379/0"; did you mean "app"?',
+    ),
+    "target: env without a name": (
+        target('broker = "env:"', 'expect_host = "h"'),
+        'pyproject.toml:5: [tool.celery-health.target.stg] broker is "env:"; write "env:NAME", NAME being a variable',
+    ),
+    "target: unknown transport": (
+        target('broker = "redsi://h"', 'expect_host = "h"'),
+        'pyproject.toml:5: [tool.celery-health.target.stg] broker is a URL of "redsi", which is no transport;'
+        " did you mean redis?",
+    ),
+    "target: password": (
+        target('broker = "redis://:hunter2@h/0"', 'expect_host = "h"'),
+        "pyproject.toml:5: [tool.celery-health.target.stg] broker holds a password;"
+        ' keep the URL in a variable and write broker = "env:NAME"',
+    ),
+    "target: password in options": (
+        target(
+            'broker = "env:B"',
+            'expect_host = "h"',
+            'transport_options = { sentinel_kwargs = { password = "x" } }',
+        ),
+        "pyproject.toml:7: [tool.celery-health.target.stg] transport_options.sentinel_kwargs.password holds a password;"
+        ' keep it in a variable and write "env:NAME"',
+    ),
+    "target: no expect_host": (
+        target('broker = "redis://r.stg/0"'),
+        "pyproject.toml:4: [tool.celery-health.target.stg] expect_host is missing,"
+        ' and without it anybody\'s production could be looked at; write expect_host = "r.stg"',
+    ),
+    "target: no expect_host for several": (
+        target('broker = "redis://a/0;redis://b/0"'),
+        "pyproject.toml:4: [tool.celery-health.target.stg] expect_host is missing,"
+        ' and without it anybody\'s production could be looked at; write expect_host = ["a", "b"]',
+    ),
+    "target: empty expect_host": (
+        target('broker = "env:B"', "expect_host = []"),
+        "pyproject.toml:6: [tool.celery-health.target.stg] expect_host is missing,"
+        ' and without it anybody\'s production could be looked at; write expect_host = "the.host.it.must.be"',
+    ),
+    "target: another host": (
+        target('broker = "redis://r.prod/0"', 'expect_host = "r.stg"'),
+        "pyproject.toml:6: [tool.celery-health.target.stg] its broker is r.prod; expect_host wants r.stg",
+    ),
+    "target: one of a failover list": (
+        target('broker = "redis://r.stg/0;redis://r.prod/0"', 'expect_host = "r.stg"'),
+        "pyproject.toml:6: [tool.celery-health.target.stg] its broker is r.prod; expect_host wants r.stg",
+    ),
+    "target: expect_host is a URL": (
+        target('broker = "env:B"', 'expect_host = "redis://r.stg/0"'),
+        "pyproject.toml:6: [tool.celery-health.target.stg] expect_host is a URL; write its host alone",
+    ),
+    "target: expect_host is a pattern": (
+        target('broker = "env:B"', 'expect_host = "*.stg"'),
+        'pyproject.toml:6: [tool.celery-health.target.stg] expect_host is "*.stg", which is no host;'
+        " write every host out",
+    ),
+    "target: key without cert": (
+        target('broker = "env:B"', 'expect_host = "h"', 'key = "k.pem"'),
+        "pyproject.toml:7: [tool.celery-health.target.stg] key is given without cert; write both",
+    ),
+    "target: deadline": (
+        target('broker = "env:B"', 'expect_host = "h"', 'deadline = "soon"'),
+        "pyproject.toml:7: [tool.celery-health.target.stg] deadline: 'soon' is not a duration;"
+        " write seconds or '90s', '2min', '1h30min'",
+    ),
+    "row: no use": (
+        APP + "[tool.celery-health.check.queues]\nready_below = 5",
+        'pyproject.toml:3: [tool.celery-health.check.queues] use is missing; write use = "queue";'
+        " checks: beat, queue, schedule, workers, or package.module:Class",
+    ),
+    "row: use misspelt": (
+        APP + '[tool.celery-health.check.r]\nusee = "queue"',
+        "pyproject.toml:3: [tool.celery-health.check.r] use is missing; is usee meant to be it?",
+    ),
+    "row: use is not text": (
+        APP + '[tool.celery-health.check.r]\nuse = ["queue"]',
+        "pyproject.toml:4: [tool.celery-health.check.r] use is a list; wanted text",
+    ),
+    "row: unknown check": (
+        row(use="worker"),
+        'pyproject.toml:5: [tool.celery-health.check.r] use is "worker", which is no check; did you mean "workers"?',
+    ),
+    "row: unknown check, nothing near": (
+        row(use="payments"),
+        'pyproject.toml:5: [tool.celery-health.check.r] use is "payments", which is no check;'
+        " checks: beat, queue, schedule, workers, or package.module:Class",
+    ),
+    "row: path without a colon": (
+        row(use="acme.checks.NoPoison"),
+        'pyproject.toml:5: [tool.celery-health.check.r] use is "acme.checks.NoPoison";'
+        ' a check of your own is written "acme.checks:NoPoison"',
+    ),
+    "row: name with a bracket": (
+        row(name='"a[b"'),
+        'pyproject.toml:4: [tool.celery-health.check."a[b"] its name holds "[", which would break test ids; rename it',
+    ),
+    "row: name with a double colon": (
+        row(name='"a::b"'),
+        'pyproject.toml:4: [tool.celery-health.check."a::b"] its name holds "::", which would break test ids;'
+        " rename it",
+    ),
+    "row: empty name": (
+        row(name='""'),
+        'pyproject.toml:4: [tool.celery-health.check.""] its name is empty or holds an unprintable sign; rename it',
+    ),
+    "row: undeclared target": (
+        target('broker = "env:B"', 'expect_host = "h"')
+        + '\n[tool.celery-health.check.r]\nuse = "workers"\non = ["stgg"]',
+        'pyproject.toml:9: [tool.celery-health.check.r] on: target "stgg" is not declared; did you mean stg?',
+    ),
+    "row: undeclared target, nothing near": (
+        row('on = ["production"]'),
+        'pyproject.toml:6: [tool.celery-health.check.r] on: target "production" is not declared; targets: sandbox',
+    ),
+    "row: on nothing": (
+        row("on = []"),
+        "pyproject.toml:6: [tool.celery-health.check.r] on names no target, so nothing is judged;"
+        " name one, or remove on",
+    ),
+    "row: severity": (
+        row('severity = "warm"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] severity is "warm"; wanted "fail" or "warn"; did you mean "warn"?',
+    ),
+    "row: severity of another type": (
+        row("severity = 1"),
+        'pyproject.toml:6: [tool.celery-health.check.r] severity is 1, a whole number; wanted "fail" or "warn"',
+    ),
+    "row: if_unknown": (
+        row('if_unknown = "fail"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] if_unknown is "fail"; wanted "error" or "warn"',
+    ),
+    "row: optional": (
+        row('optional = "true"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] optional is "true", text; wanted true or false:'
+        " write true without quotes",
+    ),
+    "row: owner": (
+        row('owner = ["payments"]'),
+        "pyproject.toml:6: [tool.celery-health.check.r] owner is a list; wanted text",
+    ),
+    "silence: over": (
+        row('silence = { until = 2026-11-21, why = "INC-812" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence ended on 2026-11-21 (INC-812);"
+        " remove it, or give it a later day",
+    ),
+    "silence: no why": (
+        row("silence = { until = 2026-12-01 }"),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.why is missing;"
+        ' write the reason, why = "INC-812" say',
+    ),
+    "silence: empty why": (
+        row('silence = { until = 2026-12-01, why = " " }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.why is empty;"
+        ' write the reason, why = "INC-812" say',
+    ),
+    "silence: no day": (
+        row('silence = { why = "INC-812" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.until is missing;"
+        " write the last day, until = 2026-12-31 say",
+    ),
+    "silence: a day in quotes": (
+        row('silence = { until = "2026-12-01", why = "INC-812" }'),
+        'pyproject.toml:6: [tool.celery-health.check.r] silence.until is "2026-12-01", text; wanted a date:'
+        " write 2026-12-31, without quotes",
+    ),
+    "silence: a time": (
+        row('silence = { until = 2026-12-01T10:00:00, why = "INC-812" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.until is 2026-12-01 10:00:00, a date and time;"
+        " wanted a date: write 2026-12-01 without a time",
+    ),
+    "silence: unknown key": (
+        row('silence = { until = 2026-12-01, why = "INC-812", who = "me" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.who is not a key of it",
+    ),
+    "silence: not a table": (
+        row('silence = "INC-812"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] silence is "INC-812", text; wanted a table',
+    ),
+    "check: text for a number": (
+        row('at_least = "2"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] at_least is "2", text; wanted a whole number:'
+        " write 2 without quotes",
+    ),
+    "check: a fraction": (
+        row("at_least = 1.5"),
+        "pyproject.toml:6: [tool.celery-health.check.r] at_least is 1.5, a number; wanted a whole number",
+    ),
+    "check: text for a list": (
+        row('names = "w1@h"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] names is "w1@h", text; wanted a list of text: write ["w1@h"]',
+    ),
+    "check: one item of a list": (
+        row('queues = ["a", 1]', use="queue"),
+        'pyproject.toml:6: [tool.celery-health.check.r] queues[1] is 1, a whole number; wanted text: write "1"',
+    ),
+    "check: impossible": (
+        row("at_least = 0"),
+        "pyproject.toml:6: [tool.celery-health.check.r] at_least is 0, which no fleet can miss; write 1 or more",
+    ),
+    "check: no duration": (
+        row('within = "2 minutes"', use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] within: '2 minutes' is not a duration;"
+        " write seconds or '90s', '2min', '1h30min'",
+    ),
+    "check: negative duration": (
+        row("within = -5", use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] within: -5.0 is not a duration;"
+        " it must be zero or more, and finite",
+    ),
+    "check: password": (
+        row('url = "redis://:hunter2@h/0"', use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] url holds a password;"
+        ' keep the URL in a variable and write url = "env:NAME"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "line"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_its_remedy(contract: From, text: str, line: str) -> None:
+    assert mistakes(contract, text) == [line]
+
+
+def test_all_at_once_in_the_order_of_the_file(contract: From) -> None:
+    text = """\
+        [tool.celery-health]
+        app = "shop"
+        deadlin = 5
+
+        [tool.celery-health.sandbox]
+        workers = "2"
+
+        [tool.celery-health.target.staging]
+        broker = "redis://:hunter2@redis/0"
+
+        [tool.celery-health.check.billing]
+        use = "queue"
+        queues = ["billing", 5]
+        ready_below = 0
+        moves_within = "soon"
+        on = ["stagin"]
+
+        [tool.celery-health.check.beat]
+        use = "beet"
+        severity = "warm"
+    """
+
+    assert [" ".join(line.split()[:3]) for line in mistakes(contract, text)] == [
+        "pyproject.toml:3: [tool.celery-health] deadlin",
+        "pyproject.toml:6: [tool.celery-health.sandbox] workers",
+        "pyproject.toml:8: [tool.celery-health.target.staging] expect_host",
+        "pyproject.toml:9: [tool.celery-health.target.staging] broker",
+        "pyproject.toml:13: [tool.celery-health.check.billing] queues[1]",
+        "pyproject.toml:14: [tool.celery-health.check.billing] ready_below",
+        "pyproject.toml:15: [tool.celery-health.check.billing] moves_within:",
+        "pyproject.toml:16: [tool.celery-health.check.billing] on:",
+        "pyproject.toml:19: [tool.celery-health.check.beat] use",
+        "pyproject.toml:20: [tool.celery-health.check.beat] severity",
+    ]
+
+
+def test_the_error_counts_them(contract: From) -> None:
+    with pytest.raises(ContractError) as caught:
+        contract(row("at_least = 0", "pool_size = 0"))
+
+    assert str(caught.value) == (
+        "2 mistakes in the contract:\n"
+        "  pyproject.toml:6: [tool.celery-health.check.r] at_least is 0, which no fleet can miss; write 1 or more\n"
+        "  pyproject.toml:7: [tool.celery-health.check.r] pool_size is 0; write 1 or more"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        target('broker = "redis://:hunter2@h/0"', 'expect_host = "x"'),
+        target('broker = "redis://me:hun/ter2@h/0"'),
+        target('broker = "h?password=hunter2"'),
+        target('broker = "me:hunter2@h"'),
+        target("broker = 5", 'transport_options = { password = "hunter2" }'),
+        target('broker = "env:B"', 'expect_host = "redis://:hunter2@h"'),
+        row('heartbeat = "redes://:hunter2@h"', use="beat"),
+        row('at_least = "redis://:hunter2@h"'),
+        row('owner = { password = "hunter2" }'),
+        row('severity = "redis://:hunter2@h"'),
+        row(use="redis://:hunter2@h"),
+        APP + 'env = { A = 1, PASSWORD = "hunter2" }',
+        '[tool.celery-health]\napp = "redis://:hunter2@h"',
+        '[tool.celery-health]\napp = "redis://:hunter2@h" "',
+    ],
+)
+def test_no_password_is_echoed(contract: From, text: str) -> None:
+    told = "\n".join(mistakes(contract, text))
+
+    assert "hunter2" not in told
+    assert "ter2" not in told
+
+
+class TestFile:
+    def told(self, path: Path) -> str:
+        with pytest.raises(ContractError) as caught:
+            read(path)
+        return str(caught.value)
+
+    def test_missing(self, project: Path) -> None:
+        assert self.told(project / "health.toml") == "health.toml does not exist"
+
+    def test_a_folder(self, project: Path) -> None:
+        assert self.told(project) == ". cannot be read: Is a directory"
+
+    def test_elsewhere_is_named_in_full(self, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (project / "below").mkdir()
+        monkeypatch.chdir(project / "below")
+
+        assert self.told(project / "health.toml") == f"{project}/health.toml does not exist"
+
+    def test_not_utf_8(self, project: Path) -> None:
+        (project / "health.toml").write_bytes(b"# fine\n# gr\xf6\xdfe\n")
+
+        assert (
+            self.told(project / "health.toml") == "health.toml:2: not UTF-8, which TOML has to be: byte 0xf6"
+        )
+
+    def test_not_toml(self, project: Path) -> None:
+        (project / "health.toml").write_text("[tool.celery-health]\napp = shop\n")
+
+        assert (
+            self.told(project / "health.toml")
+            == "health.toml is not TOML: Invalid value (at line 2, column 7)"
+        )
+
+    def test_a_byte_order_mark(self, project: Path) -> None:
+        (project / "health.toml").write_bytes(b"\xef\xbb\xbf[tool.celery-health]\n")
+
+        assert self.told(project / "health.toml").endswith("; save it without a byte order mark")
+
+    def test_no_table(self, project: Path) -> None:
+        (project / "health.toml").write_text("[tool.black]\n")
+
+        assert self.told(project / "health.toml").splitlines()[:4] == [
+            "health.toml has no [tool.celery-health]; begin with:",
+            "",
+            "    [tool.celery-health]",
+            '    app = "yourproject.celery:app"      # what you give to celery -A',
+        ]
+
+    @pytest.mark.parametrize("header", ["tool.celery_health", "tool.celeryhealth", "celery-health"])
+    def test_a_table_of_nearly_that_name(self, project: Path, header: str) -> None:
+        (project / "health.toml").write_text(f"[{header}]\n")
+
+        assert self.told(project / "health.toml") == f"health.toml has [{header}]; write [tool.celery-health]"
+
+    def test_something_else_of_that_name(self, project: Path) -> None:
+        (project / "health.toml").write_text("[[tool.celery-health]]\n")
+
+        assert (
+            self.told(project / "health.toml") == "health.toml: tool.celery-health is a list; wanted a table"
+        )
+
+
+THIRD_PARTY = """
+import abc, sys
+from dataclasses import dataclass
+from typing import Callable, ClassVar
+from pytest_celery_health import Check
+
+class Base(Check):
+    def asks(self): return ()
+    def judge(self, seen): yield from ()
+
+@dataclass(frozen=True)
+class Stranger: pass
+
+class Plain(Base): pass
+
+@dataclass(frozen=True)
+class Unfinished(Check):
+    def asks(self): return ()
+
+@dataclass(frozen=True)
+class Clash(Base):
+    owner: str = ""
+
+@dataclass(frozen=True)
+class Subjectless(Base):
+    subject: ClassVar[str] = "queue"
+
+@dataclass(frozen=True)
+class Unresolved(Base):
+    queue: "Queue" = ""
+
+@dataclass(frozen=True)
+class Odd(Base):
+    call: Callable[[], int] | None = None
+
+@dataclass(frozen=True)
+class Needy(Base):
+    first: str
+    second: int
+
+@dataclass(frozen=True)
+class Between(Base):
+    low: int = 0
+    high: int = 10
+    def __post_init__(self):
+        if self.low > self.high: raise ValueError("low is above high")
+
+@dataclass(frozen=True)
+class Broken(Base):
+    size: int = 1
+    def __post_init__(self): 1 / self.size
+
+@dataclass(frozen=True)
+class Private(Base):
+    key: str = "k"
+    __repr__ = object.__repr__
+
+@dataclass(frozen=True)
+class Hurts(Base):
+    needs_sandbox: ClassVar[bool] = True
+
+def function(): pass
+"""
+
+THIRD_PARTY_MISTAKES = {
+    "module missing": (
+        "acme_check:Base",
+        "use is \"acme_check:Base\", which cannot be imported: ModuleNotFoundError: No module named 'acme_check'",
+    ),
+    "module raises": ("raises:X", 'use is "raises:X", which cannot be imported: RuntimeError: no licence'),
+    "module exits": ("exits:X", 'use is "exits:X", which cannot be imported: SystemExit: 3'),
+    "no such class": ("acme:Clasch", 'use is "acme:Clasch", but acme has no Clasch; did you mean Clash?'),
+    "no path": ("acme:", 'use is "acme:"; write package.module:Class'),
+    "not a check": (
+        "acme:Stranger",
+        'use is "acme:Stranger", which is not a subclass of pytest_celery_health.Check',
+    ),
+    "a function": (
+        "acme:function",
+        'use is "acme:function", which is not a subclass of pytest_celery_health.Check',
+    ),
+    "not a dataclass": (
+        "acme:Plain",
+        'use is "acme:Plain", which is not a dataclass; put @dataclass(frozen=True) above it',
+    ),
+    "abstract": ("acme:Unfinished", 'use is "acme:Unfinished", which does not define judge'),
+    "a common key as field": (
+        "acme:Clash",
+        'use is "acme:Clash", which has a field owner, a key that every row has; rename the field',
+    ),
+    "a subject that is no field": (
+        "acme:Subjectless",
+        'use is "acme:Subjectless", which has subject = "queue", but no such field',
+    ),
+    "annotations that do not resolve": (
+        "acme:Unresolved",
+        'use is "acme:Unresolved", which has annotations that do not resolve at run time:'
+        " name 'Queue' is not defined",
+    ),
+}
+
+
+@pytest.fixture
+def acme(project: Path) -> None:
+    (project / "acme.py").write_text(THIRD_PARTY)
+    (project / "raises.py").write_text('raise RuntimeError("no licence")')
+    (project / "exits.py").write_text("raise SystemExit(3)")
+
+
+@pytest.mark.usefixtures("acme")
+class TestThirdParty:
+    @pytest.mark.parametrize(("use", "told"), THIRD_PARTY_MISTAKES.values(), ids=THIRD_PARTY_MISTAKES)
+    def test_an_unusable_check_is_named(self, contract: From, use: str, told: str) -> None:
+        assert mistakes(contract, row(use=use)) == [
+            f"pyproject.toml:5: [tool.celery-health.check.r] {told}",
+        ]
+
+    @pytest.mark.parametrize(
+        ("use", "lines", "told"),
+        [
+            ("Odd", ["call = 5"], ["6: call is of a type that TOML cannot write: typing.Callable[[], int]"]),
+            ("Needy", ['first = "x"'], ["4: second is missing; wanted a whole number"]),
+            (
+                "Needy",
+                ["first = 1"],
+                [
+                    '6: first is 1, a whole number; wanted text: write "1"',
+                    "4: second is missing; wanted a whole number",
+                ],
+            ),
+            ("Between", ["low = 11"], ["6: low is above high"]),
+            ("Between", ["high = 1", "low = 11"], ["7: low is above high"]),
+            ("Broken", ["size = 0"], ["6: size: ZeroDivisionError: division by zero"]),
+            ("Hurts", ['on = ["sandbox", "stg"]'], ['6: on: target "stg" is not declared; targets: sandbox']),
+        ],
+    )
+    def test_its_fields_are_held_to_the_same_grammar(
+        self, contract: From, use: str, lines: list[str], told: list[str]
+    ) -> None:
+        expected = [line.partition(": ") for line in told]
+
+        assert sorted(mistakes(contract, row(*lines, use=f"acme:{use}"))) == sorted(
+            f"pyproject.toml:{number}: [tool.celery-health.check.r] {text}" for number, _, text in expected
+        )
+
+    def test_what_breaks_things_is_not_for_a_live_target(self, contract: From) -> None:
+        text = target('broker = "env:B"', 'expect_host = "h"')
+
+        assert mistakes(
+            contract, text + '\n[tool.celery-health.check.r]\nuse = "acme:Hurts"\non = "stg"'
+        ) == [
+            "pyproject.toml:9: [tool.celery-health.check.r] on names stg, but acme:Hurts is judged in the sandbox only",
+        ]
