@@ -9,7 +9,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from typing import Any, NoReturn
+
+TYPE_CHECKING = False  # typing itself would bring a dozen modules
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 #: A retry loop must not fill the disk.
 _MOST_LINES = 200
