@@ -24,7 +24,9 @@ class ContractFile(pytest.File):
 
     def collect(self) -> Iterator[Row]:
         for row in self.run.contract.rows:
-            yield Row.from_parent(self, name=f"{row.name}[{self._target_of(row)}]", row=row)
+            name = f"{row.name}[{self._target_of(row)}]"
+            # Said as text, so that pytest finds the brackets as it finds them in its own cache.
+            yield Row.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", row=row)
 
     def _target_of(self, row: ContractRow) -> str:
         """The run's target if the row is meant for it, else the first that it is meant for."""
@@ -61,9 +63,13 @@ class Row(pytest.Item):
 
     def setup(self) -> None:
         self.verdict = verdict = self.run.verdict(self.row.check)
-        outcome = Outcome.of(
-            self.row.name, verdict, self.row.owner, self.row.runbook, soft=self._soft(verdict)
+        silence = self.row.silence
+        context = (
+            self.row.owner,
+            self.row.runbook,
+            f"silenced until {silence.until}: {silence.why}" if silence else "",
         )
+        outcome = Outcome.of(self.row.name, verdict, *context, soft=self._soft(verdict))
         if verdict.never and self.row.optional:
             pytest.skip(outcome.message)
         record(self, outcome)

@@ -181,10 +181,7 @@ class HealthSession:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        looks, received, refused = getattr(node, "workeroutput", {}).get("celery_health", (0, 0, []))
-        self.tally.looks += looks
-        self.tally.received += received
-        self.tally.refused += refused
+        self.tally.join(getattr(node, "workeroutput", {}).get("celery_health", {}))
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ContractFile | None:
         if file_path.resolve() != self.run.contract.path.resolve() or not self.run.contract.rows:
@@ -309,19 +306,24 @@ class HealthSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.run.sandbox is not None:
-            self.tally.refused += [str(refusal) for refusal in self.run.sandbox.refusals()]
-        looks = self.run.looks
+        self._count()
         if self.is_worker:
-            received = sum(look.received for look in looks)
-            self.config.workeroutput["celery_health"] = (len(looks), received, self.tally.refused)  # type: ignore[attr-defined]
+            self.config.workeroutput["celery_health"] = self.tally.shipped()  # type: ignore[attr-defined]
             return
-        self.tally.looks += len(looks)
-        self.tally.received += sum(look.received for look in looks)
-        self.tally.swept += sum(look.swept for look in looks)
         decided = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
         if exitstatus in decided and not self.config.option.collectonly:
             session.exitstatus = self._exit_code(session)
+
+    def _count(self) -> None:
+        for look in self.run.looks:
+            self.tally.looks += 1
+            self.tally.received += look.received
+            self.tally.swept += look.swept
+        self.tally.foreign += [row.nodeid for row in self.foreign]
+        if self.run.sandbox is not None:
+            self.tally.broker = self.run.sandbox.broker
+            self.tally.notes += self.run.sandbox.notes
+            self.tally.refused += [str(refusal) for refusal in self.run.sandbox.refusals()]
 
     def _exit_code(self, session: pytest.Session) -> int:
         if self.tally.failed or session.testsfailed > self.tally.blind:
@@ -337,7 +339,7 @@ class HealthSession:
             return
         if self.run.seen is None and self.share is not None:
             self.run.take_shared_look(self.share)
-        summary(terminalreporter, self.run, self.tally, [row.nodeid for row in self.foreign])
+        summary(terminalreporter, self.run, self.tally)
         if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
             terminalreporter.write_line(how_to_begin())
 

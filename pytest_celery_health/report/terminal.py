@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from pytest_celery_health.outcome import Outcome
 from pytest_celery_health.run import Run
 
 _BAR = 20
+_SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign")
 
 
 @dataclass
@@ -26,10 +28,26 @@ class Tally:
     looks: int = 0
     received: int = 0
     swept: int = 0
+    broker: str = ""
     refused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
 
     def add(self, nodeid: str, outcomes: Iterable[Outcome]) -> None:
         self.outcomes += [(nodeid, outcome) for outcome in outcomes]
+
+    def shipped(self) -> dict[str, Any]:
+        """What a pytest-xdist process tells the one that reports; outcomes travel with their reports."""
+        return {name: getattr(self, name) for name in _SHIPPED}
+
+    def join(self, shipped: Mapping[str, Any]) -> None:
+        for name, value in shipped.items():
+            mine = getattr(self, name)
+            if isinstance(mine, list):
+                value = [*mine, *(one for one in value if one not in mine)]
+            elif isinstance(mine, int):
+                value = mine + value
+            setattr(self, name, value or mine)
 
     def line(self) -> str:
         """The whole run in one line."""
@@ -44,17 +62,17 @@ class Tally:
         return text + (f", {self.swept} leftovers swept" if self.swept else "")
 
 
-def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, foreign: Sequence[str]) -> None:
+def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     """Write the section; one line under -q."""
     if out.verbosity < 0:
         if tally.outcomes:
             out.write_line(tally.line())
         return
-    if run.seen is None and not tally.outcomes and not foreign:
+    if run.seen is None and not tally.outcomes and not tally.foreign:
         return
     title = run.target_name
-    if run.sandbox is not None:
-        title += f" ({run.sandbox.broker})"
+    if tally.broker:
+        title += f" ({tally.broker})"
     out.section(f"celery-health: {title}", sep="-")
     if run.seen is not None:
         _fleet(out, run, run.seen.snapshot)
@@ -63,8 +81,10 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, foreign: Seque
             out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
     for refusal in dict.fromkeys(tally.refused):
         out.write_line(f"refused: {refusal}", yellow=True)
-    if foreign:
-        out.write_line(f"not for {run.target_name}: {', '.join(foreign)}")
+    for note in tally.notes:
+        out.write_line(f"note: {note}", yellow=True)
+    if tally.foreign:
+        out.write_line(f"not for {run.target_name}: {', '.join(tally.foreign)}")
     bad = any(outcome.fails for _, outcome in tally.outcomes)
     blind = any(outcome.blind for _, outcome in tally.outcomes)
     out.write_line(tally.line(), red=bad, yellow=blind and not bad, green=not bad and not blind)
@@ -77,7 +97,7 @@ def _fleet(out: pytest.TerminalReporter, run: Run, seen: Snapshot) -> None:
         _table(out, ("worker", "pool", "up", "queues"), [_worker(worker) for worker in workers.answered])
         for beat in workers.beats:
             out.write_line(f"{beat}  (beat)")
-    else:
+    elif Workers in seen.unseen:
         blind["workers"] = workers.why
     limits = _limits(run)
     queues = [queue for fact in seen.facts if isinstance(fact, Queues) for queue in fact.seen]
@@ -153,9 +173,10 @@ def _limits(run: Run) -> dict[str, int]:
 def _table(out: pytest.TerminalReporter, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    columns = [column for column in range(len(head)) if any(row[column] for row in rows)]
+    widths = {column: max(len(row[column]) for row in [head, *rows]) for column in columns}
     for index, row in enumerate([head, *rows]):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        line = "  ".join(row[column].ljust(widths[column]) for column in columns).rstrip()
         out.write_line(line, bold=index == 0)
 
 

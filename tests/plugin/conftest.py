@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+import pytest_celery_health.session  # noqa: F401 - once, not in each run of pytester
+
+CHECKS = '''
+from dataclasses import dataclass
+from pytest_celery_health import Check, Finding, Unseen
+
+@dataclass(frozen=True)
+class Says(Check):
+    """A check that says what it is told, and looks at nothing."""
+    ok: bool = True
+    why: str = ""
+    never: bool = False
+
+    def asks(self):
+        return ()
+
+    def judge(self, seen):
+        if self.why:
+            yield Finding.unseen("", Unseen(self.why, self.never))
+        else:
+            yield Finding(self.ok, "billing", "holds 1,204 ready messages", "below 1,000", "consumed by w1",
+                          {"billing.ready": 1204})
+'''
+
+PLUGIN = ("-p", "pytest_celery_health.plugin")
+HEALTHY = '[tool.celery-health.check.good]\nuse = "acme:Says"\n'
+UNHEALTHY = '[tool.celery-health.check.billing]\nuse = "acme:Says"\nok = false\n'
+UNKNOWN = '[tool.celery-health.check.beat]\nuse = "acme:Says"\nwhy = "no key celery_beat_heartbeat"\n'
+
+
+class Project:
+    """A project in a temporary folder, with a check that says what its row tells it."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        pytester.makepyfile(acme=CHECKS)
+        self.contract()
+
+    def contract(self, *tables: str) -> None:
+        head = "[tool.pytest.ini_options]\n"
+        body = "\n".join(tables)
+        if "[tool.celery-health]" not in body:
+            head += '[tool.celery-health]\napp = "shop:app"\n'
+        self.pytester.makepyprojecttoml(head + body)
+
+    def run(self, *args: str) -> pytest.RunResult:
+        """A health run."""
+        return self.plain("--celery-health", *args)
+
+    def plain(self, *args: str) -> pytest.RunResult:
+        """An ordinary run; in this process, which is faster, unless it has processes of its own."""
+        if "-n" in args:
+            return self.pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", *args, timeout=120)
+        return self.pytester.runpytest_inprocess(*PLUGIN, *args)
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+    # What else is installed is tested in test_cohabitation.py; here it would cost seconds a test.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    return Project(pytester)

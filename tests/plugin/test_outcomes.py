@@ -1,0 +1,125 @@
+"""How a verdict ends: in the terminal, in JUnit XML, and in the exit code."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.plugin.conftest import HEALTHY, UNHEALTHY, UNKNOWN, Project
+
+WARN = 'severity = "warn"\n'
+SILENCE = 'silence = { until = 2999-12-01, why = "INC-812" }\n'
+
+
+@pytest.mark.parametrize(
+    ("tables", "code"),
+    [
+        ([HEALTHY], 0),
+        ([HEALTHY, UNHEALTHY], 1),
+        ([HEALTHY, UNKNOWN], 6),
+        ([UNHEALTHY, UNKNOWN], 1),
+        ([], 5),
+        ([UNHEALTHY + WARN], 0),
+        ([UNKNOWN + WARN], 0),
+        ([UNKNOWN + 'if_unknown = "warn"\n'], 0),
+        ([UNHEALTHY + 'if_unknown = "warn"\n'], 1),
+        ([UNHEALTHY + SILENCE], 0),
+        ([UNKNOWN + SILENCE, HEALTHY], 0),
+        ([UNKNOWN + "never = true\noptional = true\n", HEALTHY], 0),
+        ([UNKNOWN + "never = true\noptional = true\n"], 5),
+        ([UNKNOWN + "never = true\n"], 6),
+        ([UNKNOWN + "optional = true\n"], 6),
+        ([UNHEALTHY + "oky = false\n"], 4),
+    ],
+)
+def test_exit_code(project: Project, tables: list[str], code: int) -> None:
+    project.contract(*tables)
+    assert project.run().ret == code
+
+
+def test_a_passing_plain_test_is_no_verdict(project: Project) -> None:
+    project.contract(HEALTHY)
+    project.pytester.makepyfile("def test_plain(): pass")
+    assert project.run("-k", "test_plain").ret == 5
+
+
+def test_a_marked_test_that_judges_nothing_is_no_verdict(project: Project) -> None:
+    project.pytester.makepyfile("import pytest\n@pytest.mark.celery_health\ndef test_marked(): pass")
+    assert project.run().ret == 5
+
+
+def test_a_failing_body_is_a_failure_though_another_row_is_unknown(project: Project) -> None:
+    project.contract(UNKNOWN)
+    project.pytester.makepyfile(
+        "import pytest\nfrom acme import Says\n@pytest.mark.celery_health(Says())\ndef test_marked(): assert 0"
+    )
+    assert project.run().ret == 1
+
+
+def test_the_summary_starts_with_the_evidence(project: Project) -> None:
+    project.contract(UNHEALTHY + 'owner = "payments"\nrunbook = "https://run/billing"\n', UNKNOWN)
+    project.run().stdout.fnmatch_lines_random(
+        [
+            "FAILED pyproject.toml::billing[[]sandbox[]] - billing holds 1,204 ready messages; wanted below 1,000"
+            " (consumed by w1; payments; https://run/billing)",
+            "ERROR pyproject.toml::beat[[]sandbox[]] - cannot tell: no key celery_beat_heartbeat",
+            "2 checks: 1 unhealthy, 1 unknown*",
+        ]
+    )
+
+
+def test_softened_rows_are_told(project: Project) -> None:
+    project.contract(UNHEALTHY + WARN, UNKNOWN + SILENCE)
+    result = project.run("-v")
+    result.stdout.fnmatch_lines_random(
+        [
+            "pyproject.toml::billing[[]sandbox[]] WARNED*",
+            "WARNED pyproject.toml::billing[[]sandbox[]] - billing holds 1,204 ready messages*",
+            "SILENCED pyproject.toml::beat[[]sandbox[]] - cannot tell: no key celery_beat_heartbeat*INC-812*",
+        ]
+    )
+
+
+@pytest.mark.parametrize("xdist", [[], ["-n", "2"]])
+def test_junit_starts_with_the_evidence_and_holds_the_figures(project: Project, xdist: list[str]) -> None:
+    project.contract(UNHEALTHY, UNKNOWN)
+    project.run("--junitxml=report.xml", *xdist)
+    cases = {
+        case.get("name"): case
+        for case in ElementTree.parse(project.pytester.path / "report.xml").iter("testcase")
+    }
+    failure, error = cases["billing[sandbox]"].find("failure"), cases["beat[sandbox]"].find("error")
+    assert failure is not None
+    assert error is not None
+    assert failure.get("message", "").startswith("billing holds 1,204 ready messages; wanted below 1,000")
+    assert error.get("message") == "cannot tell: no key celery_beat_heartbeat"
+    figures = {p.get("name"): p.get("value") for p in cases["billing[sandbox]"].iter("property")}
+    assert figures["billing.ready"] == "1204"
+
+
+def test_quiet_is_one_line(project: Project) -> None:
+    project.contract(HEALTHY)
+    lines = [line for line in project.run("-q").outlines if "check" in line]
+    assert lines == ["1 check: 1 healthy · 0 looks, 0 B"]
+
+
+def test_no_contract_and_no_marked_test_says_how_to_begin(project: Project) -> None:
+    project.pytester.path.joinpath("pyproject.toml").unlink()
+    project.pytester.makepyfile("def test_plain(): pass")
+    result = project.run()
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(["*[[]tool.celery-health[]]*", "*use = *"])
+
+
+@pytest.mark.parametrize("option", ["target=staging", "contract=other.toml", "wait=5", "interval=1"])
+def test_an_option_without_a_health_run_is_an_error(project: Project, option: str) -> None:
+    result = project.plain(f"--celery-health-{option}")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"*--celery-health-{option.split('=')[0]} needs --celery-health*"])
+
+
+def test_an_undeclared_target_names_the_declared(project: Project) -> None:
+    result = project.run("--celery-health-target=prod")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*declares no [[]tool.celery-health.target.prod] (declared: sandbox)*"])
