@@ -1,0 +1,675 @@
+"""Simulated workers: scripted mailboxes that answer remote control as Celery's worker does.
+
+They run no task and consume no queue. A whole fleet lives in one thread and on two or three connections of
+this process, so it costs next to nothing. Code under test talks to them through its own
+`app.control` and the real broker.
+"""
+
+from __future__ import annotations
+
+import platform
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from heapq import heappop, heappush
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypedDict
+from uuid import uuid4
+
+import celery
+from celery.events.event import Event
+from celery.utils.time import utcoffset
+from kombu import Exchange, Queue
+from kombu.clocks import LamportClock
+from kombu.matcher import match
+from kombu.serialization import dumps
+from kombu.utils.url import maybe_sanitize_url
+
+from pytest_celery_health.facts import RunningTask
+from pytest_celery_health.sandbox.mailboxes import (
+    LONGEST_WAIT,
+    SOCKET_TIMEOUT,
+    Letter,
+    Mailboxes,
+    Reply,
+    mailboxes,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+#: Between attempts to come back to a broker that went away, in seconds.
+RECONNECT = 0.1
+
+_POOLS = {
+    "prefork": "celery.concurrency.prefork:TaskPool",
+    "threads": "celery.concurrency.thread:TaskPool",
+    "solo": "celery.concurrency.solo:TaskPool",
+    "gevent": "celery.concurrency.gevent:TaskPool",
+    "eventlet": "celery.concurrency.eventlet:TaskPool",
+}
+_ALIASES = {
+    "dump_active": "active",
+    "dump_reserved": "reserved",
+    "dump_schedule": "scheduled",
+    "dump_revoked": "revoked",
+    "dump_tasks": "registered",
+    "dump_conf": "conf",
+}
+_RUSAGE = {
+    **dict.fromkeys(("utime", "stime"), 0.1),
+    "maxrss": 50_000,
+    **dict.fromkeys(("ixrss", "idrss", "isrss", "minflt", "majflt", "nswap"), 0),
+    **dict.fromkeys(("inblock", "oublock", "msgsnd", "msgrcv", "nsignals", "nvcsw", "nivcsw"), 0),
+}
+
+
+class State(TypedDict, total=False):
+    """What a simulated worker says of itself. Durations are seconds.
+
+    active, reserved, scheduled: the tasks it holds. A mapping in the place of a `RunningTask` may set any
+        field of Celery's own description of a request (`name`, `args`, `delivery_info`, ...), and `eta`.
+    queues: what it consumes; a mapping is given as it is.
+    registered: its tasks; by default those that it holds or accepted.
+    accepted: how many tasks it accepted since its start, by name.
+    uptime: at the time it is given; it grows from there.
+    pool: Celery's name of the pool, or "module:Class".
+    version: Celery's.
+    clock_offset: its wall clock minus ours: in `time_start`, ETAs and events.
+    stats: laid over what it answers to `stats`.
+    conf: what it answers to `conf`.
+    replies: answers to further commands, by name: values, or functions of the command's arguments.
+    only: the commands it answers at all; None: every one.
+    delay: before each answer.
+    silent: whether it never answers, like a frozen worker: its mailbox is still there.
+    garbage: whether its answers have no shape that Celery knows.
+    """
+
+    active: Sequence[RunningTask | Mapping[str, Any]]
+    reserved: Sequence[RunningTask | Mapping[str, Any]]
+    scheduled: Sequence[RunningTask | Mapping[str, Any]]
+    queues: Sequence[str | Mapping[str, Any]]
+    registered: Sequence[str] | None
+    accepted: Mapping[str, int]
+    uptime: float
+    pool: str
+    pool_size: int
+    version: str
+    clock_offset: float
+    stats: Mapping[str, Any]
+    conf: Mapping[str, Any]
+    replies: Mapping[str, Any]
+    only: Iterable[str] | None
+    delay: float
+    silent: bool
+    garbage: bool
+
+
+_DEFAULTS: State = {
+    "active": (),
+    "reserved": (),
+    "scheduled": (),
+    "queues": ("celery",),
+    "registered": None,
+    "accepted": {},
+    "uptime": 60.0,
+    "pool": "prefork",
+    "pool_size": 1,
+    "version": celery.__version__,
+    "clock_offset": 0.0,
+    "stats": {},
+    "conf": {},
+    "replies": {},
+    "only": None,
+    "delay": 0.0,
+    "silent": False,
+    "garbage": False,
+}
+
+
+class SimulatedWorker:
+    """One simulated worker. Made by `Fleet.worker`; `change` and `stop` work at any time."""
+
+    def __init__(self, fleet: Fleet, name: str, address: int, state: State) -> None:
+        self.name = name
+        self.address = address
+        self._fleet = fleet
+        self._state: State = dict(_DEFAULTS)  # type: ignore[assignment]
+        self._pid = 10_000 + address
+        self._said: dict[str, tuple[int, Any]] = {}
+        self.change(**state)
+
+    def __repr__(self) -> str:
+        return f"<simulated worker {self.name}>"
+
+    @property
+    def state(self) -> State:
+        """What it says of itself now; a copy."""
+        return self._state.copy()
+
+    def change(self, **state: Unpack[State]) -> None:
+        """Say something else from now on. Raises TypeError for what no worker says of itself."""
+        unknown = state.keys() - _DEFAULTS.keys()
+        if unknown:
+            raise TypeError(f"a simulated worker has no {sorted(unknown)[0]}; it has {', '.join(_DEFAULTS)}")
+        new: State = {**self._state, **state}
+        now = time.time() + new["clock_offset"]
+        if "uptime" in state or not hasattr(self, "_started"):
+            self._started = time.monotonic() - new["uptime"]
+        told = {key: new[key] for key in state}  # type: ignore[literal-required]
+        if told.keys() & {"active", "queues", "clock_offset"} or not hasattr(self, "_active"):
+            self._active = [self._request(task, new, now) for task in new["active"]]
+        if told.keys() & {"reserved", "queues"} or not hasattr(self, "_reserved"):
+            self._reserved = [self._request(task, new, None) for task in new["reserved"]]
+        if told.keys() & {"scheduled", "queues", "clock_offset"} or not hasattr(self, "_scheduled"):
+            self._scheduled = [self._entry(task, new, now) for task in new["scheduled"]]
+        self._state = new
+        self._said.clear()
+
+    def stop(self) -> None:
+        """Take its mailbox away, as a worker that ends does."""
+        self._fleet.remove([self])
+
+    def answer(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """What it answers. Raises KeyError for a command that it does not know."""
+        if self._state["garbage"]:
+            return "\N{REPLACEMENT CHARACTER}garbage"
+        command = _ALIASES.get(command, command)
+        replies = self._state["replies"]
+        if command in replies:
+            reply = replies[command]
+            return reply(**arguments) if callable(reply) else reply
+        known: Callable[..., Any] | None = _COMMANDS.get(command)
+        if known is None:
+            raise KeyError(command)
+        return known(self, **arguments)
+
+    def serialised(self, command: str, arguments: Mapping[str, Any]) -> tuple[str, str, str]:
+        """The whole answer as (content type, encoding, JSON)."""
+        second = int(time.monotonic() - self._started)
+        kept = None if arguments else self._said.get(command)
+        if kept is not None and kept[0] in (second, -1):
+            return kept[1]  # type: ignore[no-any-return]
+        try:
+            reply = self.answer(command, arguments)
+        except Exception as error:  # noqa: BLE001 - a worker answers with whatever was raised
+            reply = {"error": repr(error)}
+        said: tuple[str, str, str] = dumps({self.name: reply}, serializer="json")
+        if not arguments and command in _STEADY and command not in self._state["replies"]:
+            self._said[command] = (-1, said)
+        elif not arguments and command == "stats":
+            self._said[command] = (second, said)
+        return said
+
+    def _request(
+        self, task: RunningTask | Mapping[str, Any], state: State, now: float | None
+    ) -> dict[str, Any]:
+        if isinstance(task, RunningTask):
+            task = {"name": task.name, "running_for": task.running_for, "id": task.id}
+        given = dict(task)
+        running_for = given.pop("running_for", None)
+        given.pop("eta", None)
+        name = given.get("name", "")
+        queues = [queue if isinstance(queue, str) else queue.get("name", "") for queue in state["queues"]]
+        described = {
+            "id": given.pop("id", "") or str(uuid4()),
+            "name": name,
+            "args": [],
+            "kwargs": {},
+            "type": name,
+            "hostname": self.name,
+            "time_start": None if now is None else now - (running_for or 0.0),
+            "acknowledged": now is not None,
+            "delivery_info": {
+                "exchange": "",
+                "routing_key": queues[0] if queues else "celery",
+                "priority": 0,
+                "redelivered": False,
+            },
+            "worker_pid": None if now is None else self._pid + 1,
+        }
+        return {**described, **given}
+
+    def _entry(self, task: RunningTask | Mapping[str, Any], state: State, now: float) -> dict[str, Any]:
+        eta = None if isinstance(task, RunningTask) else task.get("eta")
+        if eta is None:
+            eta = datetime.fromtimestamp(now, timezone.utc) + timedelta(minutes=1)
+        return {
+            "eta": eta if isinstance(eta, str) else eta.isoformat(),
+            "priority": 6,
+            "request": self._request(task, state, None),
+        }
+
+    def _ping(self, **_: Any) -> Any:
+        return {"ok": "pong"}
+
+    def _list_active(self, safe: bool = False, **_: Any) -> Any:
+        if not safe:
+            return self._active
+        return [{**task, "args": repr(task["args"]), "kwargs": repr(task["kwargs"])} for task in self._active]
+
+    def _list_reserved(self, **_: Any) -> Any:
+        return self._reserved
+
+    def _list_scheduled(self, **_: Any) -> Any:
+        return self._scheduled
+
+    def _list_revoked(self, **_: Any) -> Any:
+        return []
+
+    def _registered(self, **_: Any) -> Any:
+        names = self._state["registered"]
+        if names is None:
+            held = [*self._active, *self._reserved, *(entry["request"] for entry in self._scheduled)]
+            names = list({str(task["name"]) for task in held} | set(self._state["accepted"]))
+        return sorted(names)
+
+    def _active_queues(self, **_: Any) -> Any:
+        return [described(queue) if isinstance(queue, str) else queue for queue in self._state["queues"]]
+
+    def _conf(self, **_: Any) -> Any:
+        return {"broker_url": self._fleet.masked_url, **self._state["conf"]}
+
+    def _clock(self, **_: Any) -> Any:
+        return {"clock": self._fleet.clock.value}
+
+    def _hello(self, from_node: str, **_: Any) -> Any:
+        return None if from_node == self.name else {"revoked": [], "clock": self._fleet.clock.forward()}
+
+    def _report(self, **_: Any) -> Any:
+        version = self._state["version"]
+        return {
+            "ok": f"\nsoftware -> celery:{version} py:{platform.python_version()}\n"
+            f"platform -> system:{platform.system()}\n"
+        }
+
+    def _query_task(self, ids: Any, **_: Any) -> Any:
+        wanted = {ids} if isinstance(ids, str) else set(ids)
+        scheduled = [entry["request"] for entry in self._scheduled]
+        held = (("scheduled", scheduled), ("reserved", self._reserved), ("active", self._active))
+        return {task["id"]: (state, task) for state, tasks in held for task in tasks if task["id"] in wanted}
+
+    def _stats(self, **_: Any) -> Any:
+        state = self._state
+        stats = {
+            "total": dict(state["accepted"]),
+            "pid": self._pid,
+            "clock": str(self._fleet.clock.value),
+            "uptime": round(time.monotonic() - self._started),
+            "pool": self._pool(state["pool"], state["pool_size"]),
+            "broker": self._fleet.broker,
+            "prefetch_count": state["pool_size"] * 4,
+            "rusage": dict(_RUSAGE),
+        }
+        return {**stats, **state["stats"]}
+
+    def _pool(self, pool: str, size: int) -> dict[str, Any]:
+        info: dict[str, Any] = {"implementation": _POOLS.get(pool, pool), "max-concurrency": size}
+        children = [self._pid + 1 + number for number in range(size)]
+        if pool == "prefork":
+            total = sum(self._state["accepted"].values())
+            writes = {
+                "total": total,
+                "avg": f"{1 / size if size and total else 0:.2f}",
+                "all": "",
+                "raw": "",
+                "strategy": "fair",
+                "inqueues": {"total": size, "active": 0},
+            }
+            info |= {
+                "processes": children,
+                "max-tasks-per-child": "N/A",
+                "put-guarded-by-semaphore": False,
+                "timeouts": [0, 0],
+                "writes": writes,
+            }
+        elif pool == "solo":
+            info |= {
+                "max-concurrency": 1,
+                "processes": [self._pid],
+                "max-tasks-per-child": None,
+                "put-guarded-by-semaphore": True,
+                "timeouts": [],
+            }
+        elif pool == "threads":
+            info["threads"] = size
+        elif pool in ("gevent", "eventlet"):
+            info |= {"free-threads": size, "running-threads": 0}
+        return info
+
+    def _heartbeat(self, **_: Any) -> None:
+        offset = self._state["clock_offset"]
+        event = Event(
+            "worker-heartbeat",
+            hostname=self.name,
+            utcoffset=utcoffset(),
+            pid=self._pid,
+            clock=self._fleet.clock.forward(),
+            freq=5,
+            sw_ident="py-celery",
+            sw_ver=self._state["version"],
+            sw_sys=platform.system(),
+        )
+        event["timestamp"] = time.time() + offset
+        self._fleet.announce(event)
+
+    def _add_consumer(self, queue: str, **_: Any) -> Any:
+        self.change(queues=(*self._state["queues"], queue))
+        return {"ok": f"add consumer {queue}"}
+
+    def _cancel_consumer(self, queue: str, **_: Any) -> Any:
+        kept = [one for one in self._state["queues"] if one != queue]
+        self.change(queues=kept)
+        return {"ok": f"no longer consuming from {queue}"}
+
+    def _revoke(self, task_id: Any, terminate: bool = False, **_: Any) -> Any:
+        ids = {task_id} if isinstance(task_id, str) else set(task_id or ())
+        if not terminate:
+            return {"ok": f"tasks {ids} flagged as revoked"}
+        ended = [task["id"] for task in self._active if task["id"] in ids]
+        self._active = [task for task in self._active if task["id"] not in ids]
+        self._said.clear()
+        return {"ok": f"terminate: {', '.join(ended) or 'tasks unknown'}"}
+
+    def _terminate(self, task_id: Any, **_: Any) -> Any:
+        return self._revoke(task_id, terminate=True)
+
+    def _shutdown(self, **_: Any) -> None:
+        raise _Shutdown
+
+
+class _Shutdown(BaseException):
+    """Ends a simulated worker. Like the worker's own it sends no answer."""
+
+
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    "ping": SimulatedWorker._ping,
+    "active": SimulatedWorker._list_active,
+    "reserved": SimulatedWorker._list_reserved,
+    "scheduled": SimulatedWorker._list_scheduled,
+    "revoked": SimulatedWorker._list_revoked,
+    "registered": SimulatedWorker._registered,
+    "active_queues": SimulatedWorker._active_queues,
+    "stats": SimulatedWorker._stats,
+    "conf": SimulatedWorker._conf,
+    "clock": SimulatedWorker._clock,
+    "hello": SimulatedWorker._hello,
+    "report": SimulatedWorker._report,
+    "query_task": SimulatedWorker._query_task,
+    "heartbeat": SimulatedWorker._heartbeat,
+    "add_consumer": SimulatedWorker._add_consumer,
+    "cancel_consumer": SimulatedWorker._cancel_consumer,
+    "revoke": SimulatedWorker._revoke,
+    "terminate": SimulatedWorker._terminate,
+    "shutdown": SimulatedWorker._shutdown,
+}
+#: Answers that stay the same until `change`.
+_STEADY = frozenset(
+    {"ping", "active", "reserved", "scheduled", "revoked", "registered", "active_queues", "conf", "report"}
+)
+
+
+class Fleet:
+    """Simulated workers on one broker.
+
+    connection_url: the broker's, as `broker_url`; `memory://` is seen by this process only.
+    control_exchange, event_exchange: as the app configures them.
+    options: `broker_transport_options` of the app.
+
+    Nothing is connected before the first worker; `close`, or the end of a `with`, takes everything away
+    but the exchanges that any worker leaves on RabbitMQ. When the broker goes away, the workers come back
+    to it as real ones do. Two workers may have one name; on RabbitMQ they then share one mailbox.
+    """
+
+    def __init__(
+        self,
+        connection_url: str,
+        *,
+        control_exchange: str = "celery",
+        event_exchange: str = "celeryev",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._url = connection_url
+        self._options = dict(options or {})
+        self._control_exchange = control_exchange
+        self._event_exchange = event_exchange
+        self._workers: dict[int, SimulatedWorker] = {}
+        self._next = 1
+        self._boxes: Mailboxes | None = None
+        self._thread: threading.Thread | None = None
+        self._jobs: queue.SimpleQueue[tuple[Callable[[], None], Future[None]]] = queue.SimpleQueue()
+        self._due: list[tuple[float, int, Reply]] = []
+        self._sequence = 0
+        self._stopping = False
+        self._closed = False
+        self._events: list[Event] = []
+        self.clock = LamportClock()
+        self.broker: dict[str, Any] = {}
+        urls = connection_url.split(";")
+        self.masked_url = ";".join(maybe_sanitize_url(url, mask="********") for url in urls)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<fleet of {len(self._workers)} simulated workers>"
+
+    def __iter__(self) -> Iterator[SimulatedWorker]:
+        return iter(list(self._workers.values()))
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def worker(self, name: str, **state: Unpack[State]) -> SimulatedWorker:
+        """Add a worker that answers from the moment this returns.
+
+        Raises what kombu raises when the broker cannot be reached, or when another connection to
+        RabbitMQ has a worker of this name.
+        """
+        return self._add({name: state})[0]
+
+    def workers(self, count: int, name: str = "w{}@sim", **state: Unpack[State]) -> list[SimulatedWorker]:
+        """Add `count` equal workers at once, named by their number from 1."""
+        return self._add({name.format(number): state for number in range(1, count + 1)})
+
+    def beat(self, name: str = "celerybeat@sim") -> SimulatedWorker:
+        """Add a beat with remote control, as in Celery 5.7: its mailbox answers ping and nothing else."""
+        return self.worker(name, only=("ping",))
+
+    def remove(self, workers: Iterable[SimulatedWorker]) -> None:
+        """Take the mailboxes of these workers away. Those that are gone already may be named."""
+        addresses = [worker.address for worker in workers if self._workers.pop(worker.address, None)]
+        if addresses and self._boxes is not None:
+            self._do(lambda: self._boxes and self._boxes.shut(addresses))
+
+    def close(self) -> None:
+        """Stop all workers. May be called twice."""
+        self._closed = True
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._stopping = True
+        self._wake()
+        thread.join(SOCKET_TIMEOUT * 3 + LONGEST_WAIT)
+        self._workers.clear()
+        if thread.is_alive():
+            raise RuntimeError("the simulated workers' thread did not end: is the broker frozen?")
+        # Not by the thread itself: it may have ended while `wake` still reads an answer.
+        self._drop(self._boxes)
+        self._boxes = None
+
+    def announce(self, event: Event) -> None:
+        """Have an event sent by the fleet's thread."""
+        self._events.append(event)
+
+    def _add(self, states: Mapping[str, State]) -> list[SimulatedWorker]:
+        if self._closed:
+            raise RuntimeError("this fleet is closed")
+        made = []
+        for name, state in states.items():
+            made.append(SimulatedWorker(self, name, self._next, state))
+            self._next += 1
+        if self._thread is None:
+            self._start()
+        self._workers.update((worker.address, worker) for worker in made)
+        names = {worker.address: worker.name for worker in made}
+        try:
+            self._do(lambda: self._boxes and self._boxes.open(names))
+        except BaseException:
+            for address in names:
+                self._workers.pop(address, None)
+            raise
+        return made
+
+    def _start(self) -> None:
+        ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(ready,), name="simulated-workers", daemon=True
+        )
+        self._thread.start()
+        try:
+            ready.result()
+        except BaseException:
+            self._thread = None
+            raise
+
+    def _do(self, job: Callable[[], Any]) -> None:
+        """Run `job` in the fleet's thread, which owns the connections."""
+        done: Future[None] = Future()
+        self._jobs.put((job, done))
+        self._wake()
+        done.result(SOCKET_TIMEOUT * 5)
+
+    def _wake(self) -> None:
+        boxes = self._boxes
+        if boxes is None:
+            return
+        # The thread may be dropping this very connection, and wakes by itself after LONGEST_WAIT.
+        with suppress(Exception):
+            boxes.wake()
+
+    def _run(self, ready: Future[None]) -> None:
+        try:
+            self._boxes = self._connect()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            ready.set_exception(error)
+            return
+        ready.set_result(None)
+        while not self._stopping:
+            boxes = self._boxes
+            try:
+                self._turn(boxes)
+            except boxes.errors:
+                self._come_back(boxes)
+
+    def _turn(self, boxes: Mailboxes) -> None:
+        while not self._jobs.empty():
+            job, done = self._jobs.get()
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 - raised again in the thread that asked
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+        now = time.monotonic()
+        wait = self._due[0][0] - now if self._due else LONGEST_WAIT
+        for letter in boxes.fetch(min(max(wait, 0.0), LONGEST_WAIT)):
+            self._read(letter)
+        replies = []
+        now = time.monotonic()
+        while self._due and self._due[0][0] <= now:
+            replies.append(heappop(self._due)[2])
+        if replies:
+            boxes.send(replies)
+        events, self._events = self._events, []
+        for event in events:
+            boxes.announce(self._event_exchange, event)
+
+    def _read(self, letter: Letter) -> None:
+        worker = self._workers.get(letter.address)
+        if worker is None or not _addressed(worker.name, letter.body):
+            return
+        state = worker.state
+        command = letter.body["method"]
+        if state["silent"] or (state["only"] is not None and command not in state["only"]):
+            return
+        reply_to = letter.body.get("reply_to")
+        try:
+            kind, encoding, payload = worker.serialised(command, letter.body.get("arguments") or {})
+        except _Shutdown:
+            self._workers.pop(letter.address, None)
+            if self._boxes is not None:
+                self._boxes.shut([letter.address])
+            return
+        if not isinstance(reply_to, Mapping):
+            return
+        headers = {"ticket": letter.body.get("ticket"), "clock": self.clock.forward()}
+        reply = Reply(reply_to["exchange"], reply_to["routing_key"], headers, kind, encoding, payload)
+        self._sequence += 1
+        heappush(self._due, (time.monotonic() + state["delay"], self._sequence, reply))
+
+    def _connect(self) -> Mailboxes:
+        boxes = mailboxes(self._url, self._options, self._control_exchange)
+        try:
+            info = {**boxes.connection.info(), "transport_options": self._options, "heartbeat": 120.0}
+            self.broker = {key: value for key, value in info.items() if key not in ("password", "alternates")}
+            self.broker["alternates"] = []  # of a failover list they hold its passwords
+        except BaseException:
+            self._drop(boxes)
+            raise
+        return boxes
+
+    def _come_back(self, broken: Mailboxes) -> None:
+        self._drop(broken)
+        while not self._stopping:
+            try:
+                boxes = self._connect()
+            except Exception:  # noqa: BLE001 - gone is gone, in whatever words
+                time.sleep(RECONNECT)
+                continue
+            try:
+                boxes.open({worker.address: worker.name for worker in self._workers.values()})
+            except boxes.errors:
+                self._drop(boxes)
+                time.sleep(RECONNECT)
+                continue
+            self._boxes = boxes
+            return
+
+    @staticmethod
+    def _drop(boxes: Mailboxes | None) -> None:
+        if boxes is None:
+            return
+        with suppress(*boxes.errors):
+            boxes.close()
+
+
+@lru_cache(maxsize=1024)
+def described(queue: str) -> dict[str, Any]:
+    """A queue of this name as a worker describes it in `active_queues`."""
+    told: dict[str, Any] = Queue(queue, Exchange(queue, type="direct"), routing_key=queue).as_dict(
+        recurse=True
+    )
+    return told
+
+
+def _addressed(name: str, body: Mapping[str, Any]) -> bool:
+    destination, pattern, matcher = body.get("destination"), body.get("pattern"), body.get("matcher")
+    if destination:
+        return name in destination
+    if pattern and matcher:
+        return bool(match(name, pattern, matcher))
+    return True
