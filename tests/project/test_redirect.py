@@ -1,4 +1,4 @@
-"""In the sandbox an app's broker and backend are the sandbox's, whatever the app says and wherever it says it."""
+"""In the sandbox an app's broker and backend are the sandbox's, whatever the app says, and wherever."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ PRODUCTION = "rediss://:s3cret@prod.example:6379/3"
 WHERE = """
 import importlib
 
+CONNECT = ("host", "port", "password", "db", "username")
+
 def where():
     app = importlib.import_module("shop").app
     backend = app.backend
@@ -33,7 +35,7 @@ def where():
         "sender": sender.as_uri(include_password=True),
         "ssl": bool(app.connection_for_write().ssl),
         "backend": backend.as_uri(include_password=True),
-        "params": {k: v for k, v in backend.connparams.items() if k in ("host", "port", "password", "db", "username")},
+        "params": {key: value for key, value in backend.connparams.items() if key in CONNECT},
         "options": app.conf.broker_transport_options,
     }
 """
@@ -60,7 +62,7 @@ def _where(project: Write, shop: str, **files: str) -> dict[str, Any]:
 
 APPS = {
     "arguments": f'app = Celery("shop", broker="{PRODUCTION}", backend="{PRODUCTION}")',
-    "settings": f'app = Celery("shop")\napp.conf.update(broker_url="{PRODUCTION}", result_backend="{PRODUCTION}")',
+    "settings": f'app = Celery("shop")\napp.conf.broker_url = app.conf.result_backend = "{PRODUCTION}"',
     "reading and writing apart": (
         f'app = Celery("shop")\napp.conf.broker_read_url = app.conf.broker_write_url = "{PRODUCTION}"'
     ),
@@ -72,13 +74,15 @@ APPS = {
         'app.conf["CELERY_BROKER_USE_SSL"] = True\napp.conf["CELERY_REDIS_PASSWORD"] = "s3cret"'
     ),
     "parts": (
-        'app = Celery("shop")\napp.conf.update(broker_host="prod.example", broker_user="me", broker_password="pw", '
+        'app = Celery("shop")\n'
+        'app.conf.update(broker_host="prod.example", broker_user="me", broker_password="pw", '
         'broker_port=1, broker_vhost="v", broker_transport="pyamqp", broker_login_method="EXTERNAL", '
         'redis_host="prod.example", redis_password="pw", redis_username="me", redis_port=1, redis_db=9)'
     ),
     "SSL": (
         f'app = Celery("shop", broker="{PRODUCTION}", backend="{PRODUCTION}")\n'
-        'app.conf.broker_use_ssl = app.conf.redis_backend_use_ssl = {"ssl_cert_reqs": 0, "ssl_keyfile": "/none"}'
+        'app.conf.broker_use_ssl = {"ssl_cert_reqs": 0, "ssl_keyfile": "/none"}\n'
+        'app.conf.redis_backend_use_ssl = {"ssl_cert_reqs": 0, "ssl_keyfile": "/none"}'
     ),
     "a backend class": (
         "from celery.backends.redis import RedisBackend\n"
@@ -91,15 +95,19 @@ APPS = {
         f'    sender.conf.update(broker_url="{PRODUCTION}", broker_use_ssl=True)'
     ),
     "what was connected before": (
-        f'app = Celery("shop", broker="{PRODUCTION}", backend="{PRODUCTION}")\napp.pool, app.backend, app.producer_pool'
+        f'app = Celery("shop", broker="{PRODUCTION}", backend="{PRODUCTION}")\n'
+        "app.pool, app.backend, app.producer_pool"
     ),
 }
 SETTINGS = f'broker_url = result_backend = "{PRODUCTION}"\nbroker_use_ssl = {{"ssl_cert_reqs": 0}}\n'
 MODULES = {
     "settings": SETTINGS,
-    "old_settings": f'BROKER_URL = CELERY_RESULT_BACKEND = "{PRODUCTION}"\nBROKER_USE_SSL = {{"ssl_cert_reqs": 0}}\n',
+    "old_settings": (
+        f'BROKER_URL = CELERY_RESULT_BACKEND = "{PRODUCTION}"\nBROKER_USE_SSL = {{"ssl_cert_reqs": 0}}\n'
+    ),
     "named_settings": (
-        f'CELERY_BROKER_URL = CELERY_RESULT_BACKEND = "{PRODUCTION}"\nCELERY_BROKER_USE_SSL = {{"ssl_cert_reqs": 0}}\n'
+        f'CELERY_BROKER_URL = CELERY_RESULT_BACKEND = "{PRODUCTION}"\n'
+        'CELERY_BROKER_USE_SSL = {"ssl_cert_reqs": 0}\n'
         'CELERY_REDIS_BACKEND_USE_SSL = {"ssl_cert_reqs": 0}\n'
     ),
     "late": f'from shop import app\napp.conf.update(broker_url="{PRODUCTION}", broker_use_ssl=True)\n',

@@ -104,8 +104,11 @@ WAYS = {
     "requests": "import requests; requests.get('http://127.0.0.1:{port}/', timeout=5)",
     "redis-py": "import redis; redis.Redis(port={port}, host='127.0.0.1').ping()",
     "kombu": "import kombu; kombu.Connection('amqp://127.0.0.1:{port}//').connect()",
-    "ssl": "import ssl; ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).wrap_socket(socket.socket(), server_hostname='h')"
-    ".connect(('127.0.0.1', {port}))",
+    "ssl": """
+        import ssl
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.wrap_socket(socket.socket(), server_hostname="h").connect(("127.0.0.1", {port}))
+    """,
     "asyncio": "import asyncio; asyncio.run(asyncio.open_connection('127.0.0.1', {port}))",
     "a thread": """
         import threading
@@ -182,7 +185,13 @@ def test_a_foreign_name_is_not_even_looked_up(sealed: Sealed, way: str) -> None:
 
 @pytest.mark.parametrize("look_up", ["gethostbyname", "gethostbyname_ex", "gethostbyaddr"])
 def test_a_lookup_without_a_port(sealed: Sealed, look_up: str) -> None:
-    code = f"import socket\ntry:\n    socket.{look_up}('db.prod.example')\nexcept socket.gaierror as e:\n    print(e)"
+    code = f"""
+        import socket
+        try:
+            socket.{look_up}("db.prod.example")
+        except socket.gaierror as error:
+            print(error)
+    """
     assert 'allow = ["db.prod.example:PORT"]' in sealed.run(code)
     assert sealed.named() == {"db.prod.example"}
 
@@ -326,9 +335,7 @@ kernel = pytest.mark.skipif(
     ],
     ids=["curl", "psql", "bash", "python -S"],
 )
-def test_what_is_no_sealed_python_does_not_get_out_either(
-    sealed: Sealed, decoy: Decoy, argv: list[str]
-) -> None:
+def test_what_is_no_sealed_python_does_not_get_out(sealed: Sealed, decoy: Decoy, argv: list[str]) -> None:
     if shutil.which(argv[0]) is None:
         pytest.skip(f"impossible here: no {argv[0]}")
     command = [word.format(port=decoy.port) for word in argv]
@@ -419,7 +426,12 @@ def test_the_seal_is_cheap(sealed: Sealed) -> None:
         command = [sys.executable, "-c", listing]
         return set(subprocess.check_output(command, env=env, text=True).split())
 
-    assert modules(env) - modules(dict(os.environ)) <= {"__future__", "celery_health_seal", "sitecustomize"}
+    assert modules(env) - modules(dict(os.environ)) <= {
+        "__future__",
+        "errno",
+        "celery_health_seal",
+        "sitecustomize",
+    }
 
 
 def test_refusals_from_many_processes_do_not_mix(sealed: Sealed, decoy: Decoy) -> None:
