@@ -25,7 +25,7 @@ from pytest_celery_health.contract.targets import (
     passwords_in,
     undeclared,
 )
-from pytest_celery_health.contract.third_party import COMMON, UnusableError, check_class
+from pytest_celery_health.contract.third_party import COMMON, UnusableError, check_class, field_types
 from pytest_celery_health.contract.values import complaints, describe, did_you_mean, fit
 from pytest_celery_health.contract.words import app_complaint, blame, name_complaint
 from pytest_celery_health.durations import Duration, seconds
@@ -254,7 +254,7 @@ class _Reader:
         return None
 
     def _check(self, at: KeyPath, cls: type[Check], use: str, table: Mapping[str, Any]) -> Check | None:
-        hints, discreet = get_type_hints(cls), {field.name for field in fields(cls) if not field.repr}
+        hints, discreet = field_types(cls), {field.name for field in fields(cls) if not field.repr}
         words = {field.name: hints[field.name] for field in fields(cls) if field.init}
         own = {key: value for key, value in table.items() if key not in COMMON}
         for key, value in own.items():
@@ -314,7 +314,7 @@ class _Reader:
         missing = [name for name in needed if name not in done]
         for name in missing:
             if name not in spoilt and (*at, name) not in self.meant:
-                hint = describe(get_type_hints(cls)[name])
+                hint = describe(field_types(cls)[name])
                 self._complain(at, f"{name} is missing; wanted {hint}")
         if missing:
             return None

@@ -8,7 +8,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 from pytest_celery_health.checks import CHECKS, Check
 from pytest_celery_health.contract.model import Row
@@ -51,6 +51,19 @@ def check_class(use: str, folder: Path) -> type[Check]:
     return cls
 
 
+def field_types(cls: type) -> dict[str, Any]:
+    """`typing.get_type_hints`, which in Python 3.10 refuses the line `_: KW_ONLY` of a dataclass."""
+    if sys.version_info >= (3, 11):
+        return get_type_hints(cls)
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        lines = vars(base).get("__annotations__", {})
+        lines = {name: line for name, line in lines.items() if str(line).rpartition(".")[2] != "KW_ONLY"}
+        part = type(base.__name__, (), {"__annotations__": lines, "__module__": base.__module__})
+        hints |= get_type_hints(part)
+    return hints
+
+
 def _unknown(use: str) -> str:
     near = did_you_mean(use, CHECKS, quoted=True)
     if "." in use and not near:
@@ -80,7 +93,7 @@ def _complaint(found: object) -> str:
     if found.subject and found.subject not in names:
         return f'has subject = "{found.subject}", but no such field'
     try:
-        get_type_hints(found)
+        field_types(found)
     except Exception as exc:  # noqa: BLE001 - an annotation may be any expression
         return f"has annotations that do not resolve at run time: {exc}"
     return ""
