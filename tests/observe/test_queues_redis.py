@@ -6,44 +6,24 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from pytest_celery_health import AskQueues, Queue, Queues, Unseen, Worker, Workers
+from pytest_celery_health import AskQueues, Queue, Unseen, Worker, Workers
 from pytest_celery_health.observe import queues
-from tests.observe.scene import INFO, Scene, redis_server, until
-
-NOBODY = Workers()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with redis_server(tmp_path_factory.mktemp("redis")) as url:
-        yield url
+from tests.observe.fleet import wait_until
+from tests.observe.scene import INFO, Scene
 
 
 @pytest.fixture
-def scenes(server, tmp_path):
-    """Makes scenes on a database of an empty Redis."""
+def scenes(redis_url):
+    """Makes scenes on a database of the test's own."""
     made = []
 
-    def make(db=0, conf=None):
-        made.append(Scene(f"{server}/{db}", tmp_path, conf))
+    def make(url=redis_url, **conf):
+        made.append(Scene(url, **conf))
         return made[-1]
 
     yield make
     for scene in made:
         scene.close()
-    Redis.from_url(server).flushall()
-
-
-def read(scene, *names, workers=NOBODY, app=INFO, **ask):
-    with scene.context(workers, app=app) as context:
-        found = queues.read(context, [AskQueues(names, **ask)])
-    assert isinstance(found, Queues)
-    return found
-
-
-def one(scene, name, **context):
-    (queue,) = read(scene, name, **context).seen
-    return queue
 
 
 def keys(scene):
@@ -56,7 +36,7 @@ def test_every_priority_counts(scenes, priority):
     scene = scenes()
     scene.send("celery", 2, priority=priority)
     scene.send("celery", priority=0)
-    assert one(scene, "celery") == Queue("celery", ready=3, exists=True)
+    assert scene.queue("celery") == Queue("celery", ready=3, exists=True)
 
 
 def test_all_priorities_together(scenes):
@@ -64,7 +44,7 @@ def test_all_priorities_together(scenes):
     scene = scenes()
     for priority in range(10):
         scene.send("celery", 120 + 4 * (priority == 3), priority=priority)
-    assert one(scene, "celery").ready == 1204
+    assert scene.queue("celery").ready == 1204
 
 
 @pytest.mark.parametrize(
@@ -79,31 +59,30 @@ def test_all_priorities_together(scenes):
 )
 def test_transport_options(scenes, options):
     """Prefix, separator and priority steps are the app's own, and each key is the one that kombu uses."""
-    scene = scenes(conf={"broker_transport_options": options})
+    scene = scenes(broker_transport_options=options)
     for priority in (0, 2, 5, 9):
         scene.send("celery", priority=priority)
-    assert one(scene, "celery").ready == 4
-    with scene.context(NOBODY) as context:
+    assert scene.queue("celery").ready == 4
+    with scene.context() as context:
         reader = queues.reader_for(context)
         channel = context.connection.default_channel
         own = {reader.prefix + channel._q_for_pri("celery", step) for step in channel.priority_steps}
         assert set(reader.keys("celery")) == own
 
 
-def test_database_of_the_url(scenes):
-    """A queue of database 3 is not one of database 0."""
-    scenes(3).send("celery")
-    assert one(scenes(3), "celery").ready == 1
-    assert one(scenes(0), "celery").ready == 0
+def test_database_of_the_url(scenes, redis_server):
+    """A queue of one database is not one of another."""
+    scene, other = scenes(), scenes(redis_server.fresh())
+    scene.send("celery")
+    assert (scene.queue("celery").ready, other.queue("celery").ready) == (1, 0)
 
 
 def test_empty_is_not_missing(scenes):
     """An empty queue has no key, yet it exists if a worker, the app or a binding says so."""
     scene = scenes()
     consumed = Workers((Worker("w1", queues=("consumed",)),))
-    with scene.app.connection_for_write() as connection:
-        scene.app.amqp.queues.select_add("bound")(connection.default_channel).declare()
-    found = read(scene, "celery", "consumed", "bound", "typo", workers=consumed)
+    scene.declare("bound")
+    found = scene.read("celery", "consumed", "bound", "typo", workers=consumed)
     assert {queue.name: queue.exists for queue in found.seen} == {
         "celery": True,
         "consumed": True,
@@ -116,16 +95,15 @@ def test_empty_is_not_missing(scenes):
 
 def test_binding_under_a_key_prefix(scenes):
     """A worker that has gone left its binding, also under a prefix."""
-    scene = scenes(conf={"broker_transport_options": {"global_keyprefix": "shop:"}})
-    with scene.app.connection_for_write() as connection:
-        scene.app.amqp.queues.select_add("bound")(connection.default_channel).declare()
-    assert one(scene, "bound").exists is True
-    assert one(scene, "typo").exists is False
+    scene = scenes(broker_transport_options={"global_keyprefix": "shop:"})
+    scene.declare("bound")
+    assert scene.queue("bound").exists is True
+    assert scene.queue("typo").exists is False
 
 
 def test_missing_is_not_known_without_the_app(scenes):
     """Without the app, a queue that is empty and unbound may be one with an exchange of its own."""
-    assert one(scenes(), "typo", app=None).exists == Unseen(
+    assert scenes().queue("typo", app=None).exists == Unseen(
         "it is empty or does not exist: Redis keeps no key of an empty queue, and neither a worker"
         " nor a binding names it"
     )
@@ -136,7 +114,7 @@ def test_patterns_match_what_is_known(scenes):
     scene = scenes()
     scene.send("billing.eu")
     workers = Workers((Worker("w1", queues=("billing.eu",)),))
-    found = read(scene, "billing*", "celery", workers=workers, app=replace(INFO, queues=("billing", "mail")))
+    found = scene.read("billing*", "celery", workers=workers, app=replace(INFO, queues=("billing", "mail")))
     assert [(queue.name, queue.ready) for queue in found.seen] == [
         ("billing", 0),
         ("billing.eu", 1),
@@ -150,7 +128,7 @@ def test_key_of_another_kind_is_that_queues_matter(scenes):
     scene = scenes()
     scene.send("good")
     Redis.from_url(scene.url).set("bad", "text")
-    bad, good = read(scene, "bad", "good").seen
+    bad, good = scene.read("bad", "good").seen
     assert isinstance(bad.ready, Unseen)
     assert bad.ready.why.startswith("Redis refused LLEN on it: WRONGTYPE Operation against a key")
     assert good.ready == 1
@@ -161,7 +139,7 @@ def test_looking_changes_no_key(scenes):
     scene = scenes()
     scene.send("celery", 3)
     before = keys(scene)
-    read(scene, "celery", "typo", "other", unacked=True, progress_over=0.05)
+    scene.read("celery", "typo", "other", unacked=True, progress_over=0.05)
     assert keys(scene) == before
     assert Redis.from_url(scene.url).llen("celery") == 3
 
@@ -175,7 +153,7 @@ def test_a_thousand_queues_in_one_round_trip(scenes):
         for number, name in enumerate(names):
             pipe.lpush(name, *range(number % 5 + 1))
         pipe.execute()
-    with scene.context(NOBODY) as context:
+    with scene.context() as context:
         start = time.perf_counter()
         found = queues.read(context, [AskQueues(tuple(names))])
         together = time.perf_counter() - start
@@ -194,7 +172,7 @@ def test_chunks_keep_their_order(scenes, monkeypatch):
     scene = scenes()
     for number in range(1, 6):
         scene.send(f"q{number}", number)
-    found = read(scene, *(f"q{number}" for number in range(1, 6)), unacked=True)
+    found = scene.read(*(f"q{number}" for number in range(1, 6)), unacked=True)
     assert [queue.ready for queue in found.seen] == [1, 2, 3, 4, 5]
     assert found.unacked.count == 0
 
@@ -202,7 +180,7 @@ def test_chunks_keep_their_order(scenes, monkeypatch):
 def test_nothing_is_read_after_the_deadline(scenes):
     """A look whose time is up says so instead of waiting."""
     scene = scenes()
-    with scene.context(NOBODY) as context:
+    with scene.context() as context:
         late = replace(context, deadline=type(context.deadline)(0))
         found = queues.read(late, [AskQueues(("celery",))])
     assert found.seen[0].ready == Unseen("the deadline passed before it was looked at")
@@ -215,27 +193,29 @@ def test_nothing_is_read_after_the_deadline(scenes):
         {"unacked_key": "held", "unacked_index_key": "held_index", "global_keyprefix": "shop:"},
     ],
 )
-def test_unacked_of_a_real_worker(scenes, tmp_path, options):
+def test_unacked_of_a_real_worker(scenes, start_worker, options):
     """What a worker took and did not acknowledge is in no queue; its age is that of the oldest delivery."""
-    scene = scenes(conf={"broker_transport_options": options, "task_acks_late": True})
-    scene.worker("celery")
-    scene.send("celery", 3, args=(str(tmp_path / "go"),))
-    seen = until(lambda: (found := read(scene, "celery", unacked=True)).unacked.count == 3 and found)
-    assert seen.seen[0].ready == 0
-    assert 0 <= seen.unacked.oldest < 20
-    assert seen.unacked.visibility_timeout == options.get("visibility_timeout", 3600)
-    older = until(
-        lambda: (found := read(scene, unacked=True).unacked).oldest > seen.unacked.oldest + 0.2 and found
-    )
-    assert older.count == 3
-    (tmp_path / "go").touch()
-    done = until(lambda: (found := read(scene, unacked=True).unacked).count == 0 and found)
-    assert done.oldest is None
+    scene = scenes(broker_transport_options=options, task_acks_late=True)
+    worker = start_worker(scene.url, "w1@x", "-P", "prefork", "-c", "1", **scene.conf)
+    scene.send("celery", 3, args=(1,))
+
+    def seen(condition):
+        found = scene.read("celery", unacked=True)
+        return condition(found.unacked) and found
+
+    first = wait_until(lambda: seen(lambda unacked: unacked.count == 3))
+    assert first.seen[0].ready == 0
+    assert 0 <= first.unacked.oldest < 15
+    assert first.unacked.visibility_timeout == options.get("visibility_timeout", 3600)
+    worker.freeze()
+    wait_until(lambda: seen(lambda unacked: unacked.oldest > first.unacked.oldest + 0.2))
+    worker.thaw()
+    wait_until(lambda: seen(lambda unacked: (unacked.count, unacked.oldest) == (0, None)))
 
 
 def test_no_unacked_without_ack_emulation(scenes):
     """With ack_emulation off, Redis can never show what workers hold."""
-    scene = scenes(conf={"broker_transport_options": {"ack_emulation": False}})
-    assert read(scene, unacked=True).unacked == Unseen(
+    scene = scenes(broker_transport_options={"ack_emulation": False})
+    assert scene.read(unacked=True).unacked == Unseen(
         "ack_emulation is off, so Redis keeps nothing of what workers hold", never=True
     )

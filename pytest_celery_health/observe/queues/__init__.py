@@ -28,7 +28,7 @@ READERS: dict[str, type[Reader]] = {
     driver: reader for reader in (RedisQueues, AmqpQueues, MemoryQueues) for driver in reader.drivers
 }
 
-__all__ = ["READERS", "Depths", "Known", "Reader", "read", "reader_for"]
+__all__ = ["READERS", "Depths", "Known", "Reader", "read", "reader_for", "watch"]
 
 
 def reader_for(context: Context) -> Reader:
@@ -54,6 +54,7 @@ def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
             [seen[name] for name in wanted],
             over,
             known,
+            context.workers,
             lambda: context.again(frozenset({"active_queues", "stats"})),
         )
         seen.update((queue.name, queue) for queue in sampled)

@@ -23,19 +23,19 @@ def watch(
     seen: Sequence[Queue],
     over: float,
     known: Known,
-    accepted: Callable[[], Workers | Unseen],
+    before: Workers | Unseen,
+    again: Callable[[], Workers | Unseen],
 ) -> tuple[Queue, ...]:
     """`seen`, with the progress of those that hold messages.
 
-    It ends as soon as each of them moved, else after `over` seconds or SPARE before the deadline. `accepted`
-    asks the workers for their queues and for what they accepted: at the start of a backlog, and at its end if
-    it seems to stand still.
+    It ends as soon as each of them moved, else after `over` seconds or SPARE before the deadline.
+    `before` are the workers with their queues and what they had `accepted`; `again` asks them once more, if a
+    backlog seems to stand still.
     """
     first = {queue.name: queue.ready for queue in seen if isinstance(queue.ready, int) and queue.ready}
     found: dict[str, Progress | Unseen] = {}
     if not first:
         return tuple(seen)
-    before = accepted()
     marks = reader.oldest(first)
     start = monotonic()
     for elapsed in _pauses(start, min(over, reader.deadline.left() - SPARE)):
@@ -53,7 +53,7 @@ def watch(
             if isinstance(progress, Progress) and name in marks:
                 found[name] = replace(progress, oldest_moved=_moved(marks[name], now))
     still = any(map(_stands, found.values()))
-    after = accepted() if still else before
+    after = again() if still else before
     return tuple(
         replace(queue, progress=_settled(queue.name, found[queue.name], over, before, after))
         if queue.name in found
@@ -67,25 +67,33 @@ def growth(before: Workers | Unseen, after: Workers | Unseen, queue: str) -> int
 
     A worker that was started again in between counts from zero.
     """
-    if isinstance(before, Unseen) or isinstance(after, Unseen):
-        return before if isinstance(before, Unseen) else after  # type: ignore[return-value]
-    earlier, names = before.consuming(queue), after.consuming(queue)
-    if isinstance(earlier, Unseen) or isinstance(names, Unseen):
-        return earlier if isinstance(earlier, Unseen) else names  # type: ignore[return-value]
-    counts: dict[str, int] = {}
-    for worker in before.answered:
-        if worker.name in earlier and not isinstance(worker.accepted, Unseen):
-            counts[worker.name] = sum(worker.accepted.values())
+    first, second = _accepted(before, queue), _accepted(after, queue)
+    if isinstance(first, Unseen):
+        return first
+    if isinstance(second, Unseen):
+        return second
     accepted = 0
-    for worker in after.answered:
-        if worker.name not in names:
-            continue
-        if isinstance(worker.accepted, Unseen):
-            return worker.accepted
-        total = sum(worker.accepted.values())
-        if worker.name in counts:
-            accepted += total - counts[worker.name] if total >= counts[worker.name] else total
-    return accepted
+    blind: Unseen | None = None
+    for name, total in second.items():
+        earlier = first.get(name, Unseen(f"{name} answered only once"))
+        if isinstance(total, Unseen) or isinstance(earlier, Unseen):
+            blind = total if isinstance(total, Unseen) else earlier  # type: ignore[assignment]
+        else:
+            accepted += total - earlier if total >= earlier else total
+    return accepted or blind or 0
+
+
+def _accepted(workers: Workers | Unseen, queue: str) -> dict[str, int | Unseen] | Unseen:
+    if isinstance(workers, Unseen):
+        return workers
+    names = workers.consuming(queue)
+    if isinstance(names, Unseen):
+        return names
+    return {
+        worker.name: worker.accepted if isinstance(worker.accepted, Unseen) else sum(worker.accepted.values())
+        for worker in workers.answered
+        if worker.name in names
+    }
 
 
 def _pauses(start: float, over: float) -> Iterator[float]:
