@@ -15,7 +15,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
-import attrs
 import cattrs
 from cattrs.errors import (
     BaseValidationError,
@@ -106,6 +105,7 @@ def describe(wanted: Any) -> str:
         time: "a time",
         timedelta: 'seconds or "90s"',
         Path: "text",
+        Any: "anything",
     }
     return names.get(wanted, "a table")
 
@@ -291,7 +291,7 @@ def _converter(show: bool) -> cattrs.Converter:
 
         return hook
 
-    converter.register_structure_hook_factory(lambda t: is_dataclass(t) or attrs.has(t), nested)
+    converter.register_structure_hook_factory(is_dataclass, nested)
     return converter
 
 

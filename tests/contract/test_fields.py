@@ -1,0 +1,93 @@
+"""Whatever a check can be told in Python, a contract can tell it in the same words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, get_args, get_type_hints
+
+import pytest
+
+from pytest_celery_health.checks import CHECKS, Check
+from pytest_celery_health.contract.model import Contract, ContractError
+
+From = Callable[..., Contract]
+
+#: What a field's type takes; a field with a grammar of its own takes WORDS instead of any text.
+BY_TYPE: dict[Any, list[Any]] = {
+    int: [1, 1000],
+    float: [5, 1.5],
+    bool: [True, False],
+    str: ["plain", 'quoted "text" and \\ signs', "ümläut"],
+    tuple[str, ...]: [["a"], ["a", 'b "c"']],
+}
+WORDS = {
+    "heartbeat": ["redis:KEY", "file:/run/beat", "redbeat", "ping", "call:shop.health:seen"],
+    "naive_is": ["UTC"],
+    "tasks": ["all"],
+    "url": ["env:HEARTBEATS", "redis://other:6379/1"],
+}
+DURATIONS = [90, 0.5, "90s", "1h30min"]
+
+
+def values(cls: type[Check], name: str) -> Iterator[Any]:
+    """TOML values for a field, some for every type that its annotation allows."""
+    hint = get_type_hints(cls)[name]
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    if "timedelta" in {getattr(kind, "__name__", "") for kind in kinds}:
+        yield from DURATIONS
+        return
+    for kind in [hint] if hint in BY_TYPE else kinds:
+        yield from WORDS[name] if kind is str and name in WORDS else BY_TYPE[kind]
+
+
+CASES = [
+    pytest.param(use, field.name, value, id=f"{use}-{field.name}-{value}")
+    for use, cls in CHECKS.items()
+    for field in fields(cls)
+    for value in values(cls, field.name)
+]
+
+
+@pytest.mark.parametrize(("use", "name", "value"), CASES)
+def test_a_field_says_in_toml_what_it_says_in_python(contract: From, use: str, name: str, value: Any) -> None:
+    cls = CHECKS[use]
+    in_python: Any = tuple(value) if isinstance(value, list) else value
+    subject = {} if cls.subject in ("", name) else {cls.subject: "r"}
+
+    (row,) = contract(f"""
+        [tool.celery-health]
+        app = "shop"
+        [tool.celery-health.check.r]
+        use = "{use}"
+        {name} = {json.dumps(value, ensure_ascii=False)}
+    """).rows
+
+    assert row.check == cls(**subject, **{name: in_python})
+
+
+@pytest.mark.parametrize(
+    ("use", "name"),
+    [
+        pytest.param(use, field.name, id=f"{use}-{field.name}")
+        for use in CHECKS
+        for field in fields(CHECKS[use])
+    ],
+)
+def test_no_field_takes_a_table(contract: From, use: str, name: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        contract(f'[tool.celery-health]\napp = "s"\ncheck.r = {{ use = "{use}", {name} = {{ x = 1 }} }}')
+
+    (told,) = caught.value.problems
+    assert told.startswith(f"pyproject.toml:3: [tool.celery-health.check.r] {name} is a table; wanted ")
+
+
+@pytest.mark.parametrize("use", CHECKS)
+def test_every_field_is_documented(use: str) -> None:
+    cls = CHECKS[use]
+    told = (cls.__doc__ or "").splitlines()
+
+    assert told[0].endswith("."), "the first line is the check's title"
+    for field in fields(cls):
+        assert any(line.strip().startswith(f"{field.name}: ") for line in told), field.name
