@@ -64,6 +64,11 @@ class Run:
     def live(self) -> bool:
         return self.target_name != SANDBOX
 
+    @property
+    def checks(self) -> list[Check]:
+        """Every check that the run knows of; pytest-xdist's controller plans none."""
+        return [row.check for row in self.contract.rows] + [check for check, _ in self.planned]
+
     def prepare(self, check: Check) -> Check:
         """`check` with what the contract says where the check is silent: beat's heartbeat."""
         if isinstance(check, BeatFresh) and not check.heartbeat:

@@ -132,6 +132,7 @@ class HealthSession:
         self.is_worker = hasattr(config, "workerinput")
         self.share: Path | None = None
         self.foreign: list[Row] = []
+        self.terminated = False
         self._undo: list[Any] = []
         self.reporter = Reporter(config)
         run.progress = self.reporter
@@ -158,7 +159,8 @@ class HealthSession:
 
         def terminate(*_: object) -> None:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            pytest.exit("ended by SIGTERM", returncode=128 + signal.SIGTERM)
+            self.terminated = True
+            pytest.exit("ended by SIGTERM", returncode=pytest.ExitCode.INTERRUPTED)
 
         with suppress(ValueError):
             signal.signal(signal.SIGTERM, terminate)
@@ -313,6 +315,9 @@ class HealthSession:
         decided = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
         if exitstatus in decided and not self.config.option.collectonly:
             session.exitstatus = self._exit_code(session)
+        if self.terminated:
+            # Only now: of an unknown code pytest prints no summary.
+            session.exitstatus = 128 + signal.SIGTERM
 
     def _count(self) -> None:
         for look in self.run.looks:
@@ -334,12 +339,15 @@ class HealthSession:
             return pytest.ExitCode.NO_TESTS_COLLECTED
         return pytest.ExitCode.OK
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if self.config.option.collectonly:
             return
         if self.run.seen is None and self.share is not None:
             self.run.take_shared_look(self.share)
         summary(terminalreporter, self.run, self.tally)
+        if exitstatus not in (0, 1, 5, UNKNOWN) and self.reporter.last is not None:
+            for message in self.reporter.last.open:
+                terminalreporter.write_line(f"last seen: {message}", yellow=True)
         if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
             terminalreporter.write_line(how_to_begin())
 

@@ -108,9 +108,7 @@ def _fleet(out: pytest.TerminalReporter, run: Run, seen: Snapshot) -> None:
     )
     if Queues in seen.unseen:
         blind["queues"] = seen.unseen[Queues].why
-    within = {
-        check.heartbeat: seconds(check.within) for check, _ in run.planned if isinstance(check, BeatFresh)
-    }
+    within = {check.heartbeat: seconds(check.within) for check in run.checks if isinstance(check, BeatFresh)}
     for fact in seen.facts:
         if isinstance(fact, Beat):
             _beat(out, fact, seen, within.get(fact.source))
@@ -162,7 +160,7 @@ def _beat(out: pytest.TerminalReporter, beat: Beat, seen: Snapshot, within: floa
 
 def _limits(run: Run) -> dict[str, int]:
     limits = {}
-    for check, _ in run.planned:
+    for check in run.checks:
         if isinstance(check, QueueDepth) and check.ready_below is not None and run.seen is not None:
             queues = run.seen.snapshot.queues(check.queues)
             if not isinstance(queues, Unseen):

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from redis import Redis
 
 import pytest_celery_health.session  # noqa: F401 - once, not in each run of pytester
+from tests.observe.fleet import Server, start_redis_server
+
+SECRET = "s3cr3t-of-staging"
 
 CHECKS = '''
 from dataclasses import dataclass
@@ -30,6 +36,25 @@ PLUGIN = ("-p", "pytest_celery_health.plugin")
 HEALTHY = '[tool.celery-health.check.good]\nuse = "acme:Says"\n'
 UNHEALTHY = '[tool.celery-health.check.billing]\nuse = "acme:Says"\nok = false\n'
 UNKNOWN = '[tool.celery-health.check.beat]\nuse = "acme:Says"\nwhy = "no key celery_beat_heartbeat"\n'
+
+STAGING = """
+[tool.celery-health]
+deadline = "2s"
+
+[tool.celery-health.target.staging]
+broker = "env:STAGING_BROKER"
+expect_host = "127.0.0.1"
+
+[tool.celery-health.check.billing]
+use = "queue"
+ready_below = 5
+consumers_at_least = 0
+
+[tool.celery-health.check.invoices]
+use = "queue"
+ready_below = 5
+consumers_at_least = 0
+"""
 
 
 class Project:
@@ -65,3 +90,20 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     # What else is installed is tested in test_cohabitation.py; here it would cost seconds a test.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return Project(pytester)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A redis-server with a password, for tests that neither stop nor freeze it."""
+    server = start_redis_server(tmp_path_factory.mktemp("redis"), password=SECRET)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def staging(project: Project, redis: Server, monkeypatch: pytest.MonkeyPatch) -> Redis:
+    """A live target of its own database, declared as `staging`, whose queue `billing` is to be below 5."""
+    url = redis.fresh()
+    monkeypatch.setenv("STAGING_BROKER", url)
+    project.contract(STAGING)
+    return Redis.from_url(url)
