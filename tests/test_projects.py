@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -95,3 +96,32 @@ def test_a_projects_ordinary_tests_are_green(root: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_installed_third_partys_check_is_used_by_a_contract(tmp_path: Path) -> None:
+    source, site, project = (tmp_path / name for name in ("source", "site", "project"))
+    shutil.copytree(
+        HERE / "thirdparty", source, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache")
+    )
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), str(source)],
+        check=True,
+        timeout=100,
+    )
+    project.mkdir()
+    shutil.copy(HERE / "thirdparty" / "app.py", project)
+    contract = (HERE / "thirdparty" / "pyproject.toml").read_text()
+    misspelt = '\n[tool.celery-health.check.dql]\nuse = "acme_checks:NoPoison"\n'
+    (project / "pyproject.toml").write_text(contract[contract.index("[tool.pytest") :] + misspelt)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--celery-health", "-p", "no:cacheprovider"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "FAILED pyproject.toml::dql[sandbox] - dql does not exist; wanted a queue" in done.stdout
+    assert "3 checks: 2 healthy, 1 unhealthy" in done.stdout
