@@ -74,7 +74,8 @@ class Sandbox:
         self._told: list[dict[str, Any]] = []
 
     def __enter__(self) -> Sandbox:
-        self.start()
+        if self._client is None:  # else it was attached
+            self.start()
         return self
 
     def __exit__(
@@ -316,7 +317,7 @@ class Sandbox:
     def _raise_if_late(self, over: float, wanted: list[tuple[str, str]]) -> None:
         if time.monotonic() > over:
             name, what = wanted[0]
-            did = "did not answer" if what == "ready" else f"had not {what}"
+            did = f"had not {what}" if what.startswith("sent ") else "did not answer"
             raise SandboxError(
                 f"{self._title(name)} {did} within {self.spec.start_within:g} s" + self._because(name)
             )

@@ -1,0 +1,145 @@
+"""However a sandbox ends, nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+import pytest
+
+from pytest_celery_health.project.info import AppSpec
+from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
+from tests.conftest import IMPOSSIBLE
+from tests.sandbox.remains import Owner, Remains, wait_until
+
+#: Leaves the session, the process group and its parent.
+DAEMON = """
+import time
+from celery.signals import worker_process_init
+
+@app.task(name="tiny.daemon")
+def daemon():
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            Path(os.environ["SCRATCH"], "pid.part").write_text(str(os.getpid()))
+            os.rename(os.environ["SCRATCH"] + "/pid.part", os.environ["SCRATCH"] + "/pid")
+            time.sleep(1000)
+        os._exit(0)
+
+app.conf.beat_schedule["daemon"] = {"task": "tiny.daemon", "schedule": 3600.0}
+"""
+
+STUBBORN = """
+import signal, time
+from celery.signals import worker_ready
+
+@app.task(name="tiny.stubborn")
+def stubborn():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    touch("stubborn")
+    time.sleep(1000)
+
+@worker_ready.connect(weak=False)
+def ignore(**_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+app.conf.beat_schedule["stubborn"] = {"task": "tiny.stubborn", "schedule": 3600.0}
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL, None], ids=str)
+def test_nothing_is_left_when_its_owner_ends(end: int | None, owner: Callable[..., Owner]) -> None:
+    mine = owner(workers=2, beat=["heartbeat"])
+    assert len(mine.remains.processes) >= 5
+    assert mine.remains.ports
+    mine.end(end)
+    wait_until(lambda: not mine.remains.alive(), within=5)
+
+
+def test_nothing_is_left_when_its_owners_whole_group_is_killed(owner: Callable[..., Owner]) -> None:
+    mine = owner(workers=1)
+    os.killpg(mine.process.pid, signal.SIGKILL)
+    wait_until(lambda: not mine.remains.alive(), within=5)
+
+
+def test_a_process_that_the_owner_forked_does_not_keep_it(project: Callable[..., AppSpec]) -> None:
+    sandbox = Sandbox(SandboxSpec(workers=0), project())
+    sandbox.start()
+    remains = Remains.of(sandbox)
+    forked = os.fork()
+    if not forked:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        sandbox.close()
+        assert remains.alive() == []
+    finally:
+        os.kill(forked, signal.SIGKILL)
+        os.waitpid(forked, 0)
+
+
+def test_a_fork_of_the_owner_does_not_end_it(project: Callable[..., AppSpec]) -> None:
+    with Sandbox(SandboxSpec(workers=0), project()) as sandbox:
+        remains = Remains.of(sandbox)
+        forked = os.fork()
+        if not forked:
+            sandbox.close()
+            os._exit(0)
+        assert os.waitpid(forked, 0)[1] == 0
+        assert sandbox.logs()
+        assert remains.folder.exists()
+
+
+def test_nothing_is_left_when_the_start_fails(project: Callable[..., AppSpec], tmp_path: Path) -> None:
+    before = {process.pid for process in psutil.Process().children(recursive=True)}
+    with pytest.raises(SandboxError):
+        Sandbox(SandboxSpec(workers=2), project("raise SystemExit(1)")).start()
+    assert {process.pid for process in psutil.Process().children(recursive=True)} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason=f"{IMPOSSIBLE}only Linux finds orphans")
+def test_a_daemon_that_a_task_forked_is_gone_too(project: Callable[..., AppSpec], scratch: Path) -> None:
+    with Sandbox(SandboxSpec(beat=("daemon",)), project(DAEMON)) as sandbox:
+        wait_until(lambda: (scratch / "pid").exists())
+        daemon = psutil.Process(int((scratch / "pid").read_text()))
+        assert daemon.is_running()
+        remains = Remains.of(sandbox)
+    assert not daemon.is_running()
+    assert remains.alive() == []
+
+
+def test_who_ignores_sigterm_is_killed(project: Callable[..., AppSpec], scratch: Path) -> None:
+    with Sandbox(SandboxSpec(), project(STUBBORN)) as sandbox:
+        from celery import Celery
+
+        with Celery(broker=sandbox.target.url, set_as_current=False) as client:
+            client.send_task("tiny.stubborn")
+        wait_until(lambda: (scratch / "stubborn").exists())
+        remains = Remains.of(sandbox)
+        started = time.monotonic()
+    assert time.monotonic() - started < 4
+    assert remains.alive() == []
+
+
+def test_a_frozen_worker_is_gone_too(project: Callable[..., AppSpec]) -> None:
+    with Sandbox(SandboxSpec(), project()) as sandbox:
+        remains = Remains.of(sandbox)
+        worker, *_pool = [p for p in remains.processes if p.cmdline()[-1].endswith("w1.json")]
+        worker.suspend()
+    assert remains.alive() == []
+
+
+def test_the_end_of_the_keeper_is_the_end_of_all(project: Callable[..., AppSpec]) -> None:
+    sandbox = Sandbox(SandboxSpec(), project())
+    sandbox.start()
+    remains = Remains.of(sandbox)
+    os.kill(remains.keeper, signal.SIGTERM)
+    wait_until(lambda: not remains.alive())
+    sandbox.close()
+    sandbox.close()
