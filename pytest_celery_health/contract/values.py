@@ -93,7 +93,7 @@ def describe(wanted: Any) -> str:
         return "a table" if not args or args[1] is Any else f"a table of {describe(args[1])}"
     if _is_list(wanted):
         return "a list" if not args or args[0] is Any else f"a list of {describe(args[0])}"
-    if isinstance(wanted, type) and issubclass(wanted, Enum):
+    if _is_enum(wanted):
         return " or ".join(_spell(choice.value) for choice in wanted)
     names = {
         str: "text",
@@ -182,7 +182,8 @@ def _wrong(value: Any, wanted: Any, show: bool) -> WrongError:
 
 
 def _is_enum(wanted: Any) -> bool:
-    return isinstance(wanted, type) and issubclass(wanted, Enum)
+    # In Python 3.10 tuple[str, ...] passes for a type, and issubclass refuses it.
+    return get_origin(wanted) is None and isinstance(wanted, type) and issubclass(wanted, Enum)
 
 
 def _converter(show: bool) -> cattrs.Converter:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 import pytest
 
 from pytest_celery_health.checks import CHECKS, Check
 from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.contract.third_party import field_types
 
 From = Callable[..., Contract]
 
@@ -33,7 +34,7 @@ DURATIONS = [90, 0.5, "90s", "1h30min"]
 
 def values(cls: type[Check], name: str) -> Iterator[Any]:
     """TOML values for a field, some for every type that its annotation allows."""
-    hint = get_type_hints(cls)[name]
+    hint = field_types(cls)[name]
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     if "timedelta" in {getattr(kind, "__name__", "") for kind in kinds}:
         yield from DURATIONS
