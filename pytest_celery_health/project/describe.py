@@ -97,7 +97,8 @@ def child_environ(spec: AppSpec, base: Mapping[str, str] | None = None) -> dict[
     if environ.get("CELERY_HEALTH_SANDBOX") != "1":
         environ |= spec.env
     ours = str(Path(__file__).resolve().parents[2])
-    path = [str(spec.root), *(str(spec.root / entry) for entry in spec.path), environ.get("PYTHONPATH", "")]
+    root = spec.root.absolute()  # the child's working directory is another
+    path = [str(root), *(str(root / entry) for entry in spec.path), environ.get("PYTHONPATH", "")]
     if ours not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         path.append(ours)
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))

@@ -296,3 +296,15 @@ def test_a_child_works_while_the_caller_goes_on(project: Write) -> None:
         first = asked.result()
         assert first is asked.result()
     assert first.name == "shop"
+
+
+def test_a_root_that_is_relative(project: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project("shop", {"sub/shop.py": APP})
+    monkeypatch.chdir(tmp_path)
+    assert describe(AppSpec("shop", Path("sub")), timeout=10).name == "shop"
+
+
+def test_a_root_that_is_not_there(tmp_path: Path) -> None:
+    assert _failure(AppSpec("shop", tmp_path / "nowhere")).startswith(
+        "shop failed to load: [Errno 2] No such file"
+    )

@@ -16,39 +16,7 @@ import pytest
 from pytest_celery_health.project.describe import call, describe
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox.seal import Layer, Refusal, Seal, clean_environ, refusals
-
-
-class Decoy:
-    """Counts what reaches a port of 127.0.0.1."""
-
-    def __init__(self, kind: socket.SocketKind) -> None:
-        self._socket = socket.socket(socket.AF_INET, kind)
-        self._socket.bind(("127.0.0.1", 0))
-        self.port = int(self._socket.getsockname()[1])
-        if kind == socket.SOCK_STREAM:
-            self._socket.listen()
-        self._socket.setblocking(False)
-        self._kind = kind
-
-    @property
-    def endpoint(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def reached(self) -> int:
-        """How many connections or datagrams came since the last time."""
-        count = 0
-        while True:
-            try:
-                if self._kind == socket.SOCK_STREAM:
-                    self._socket.accept()[0].close()
-                else:
-                    self._socket.recv(1)
-            except BlockingIOError:
-                return count
-            count += 1
-
-    def close(self) -> None:
-        self._socket.close()
+from tests.support.decoy import Decoy
 
 
 @pytest.fixture
@@ -194,6 +162,34 @@ def test_a_lookup_without_a_port(sealed: Sealed, look_up: str) -> None:
     """
     assert 'allow = ["db.prod.example:PORT"]' in sealed.run(code)
     assert sealed.named() == {"db.prod.example"}
+
+
+def test_a_foreign_name_that_looks_like_our_own(sealed: Sealed) -> None:
+    sealed.run(
+        """
+        import socket
+        try:
+            socket.getaddrinfo("localhost.prod.example", 80)
+        except socket.gaierror:
+            pass
+        """
+    )
+    assert sealed.named() == {"localhost.prod.example:80"}
+
+
+def test_a_process_that_empties_its_environment_stays_sealed(sealed: Sealed, decoy: Decoy) -> None:
+    sealed.run(
+        f"""
+        import os, socket
+        os.environ.clear()
+        try:
+            socket.create_connection(("127.0.0.1", {decoy.port}))
+        except ConnectionRefusedError:
+            pass
+        """
+    )
+    assert decoy.reached() == 0
+    assert sealed.named() == {decoy.endpoint}
 
 
 def test_the_machines_own_names_may_be_looked_up(sealed: Sealed) -> None:

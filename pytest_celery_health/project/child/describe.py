@@ -38,7 +38,7 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
         "tasks": sorted(name for name, task in app.tasks.items() if not _is_builtin(task)),
         "schedule": schedule,
         "schedule_unseen": "" if schedule else _schedule_elsewhere(conf.beat_scheduler),
-        "redbeat": {key: plain(conf[key]) for key in _REDBEAT if conf.get(key) is not None},
+        "redbeat": {key: plain(conf[key]) for key in _REDBEAT if key in conf},
     }
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
 import os
-import pkgutil
 import re
 import sys
 from pathlib import Path
@@ -96,6 +94,9 @@ def attribute(path: str) -> Any:
 
 
 def _hint(holder: object, name: str) -> str:
+    import difflib  # not paid for by those who spell well
+    import pkgutil
+
     names = [known for known in getattr(holder, "__dict__", ()) if not known.startswith("__")]
     if isinstance(holder, ModuleType) and hasattr(holder, "__path__"):
         modules = [module.name for module in pkgutil.iter_modules(holder.__path__)]

@@ -81,23 +81,18 @@ def redirect(app: Celery, broker_url: str, backend_url: str = "") -> None:
         changes["redbeat_redis_url"] = broker_url
         changes["redbeat_redis_use_ssl"] = None
         changes["redbeat_redis_options"] = {}
+    prefix = (app.conf.prefix or "").lower()
+    # The same setting may also be there under an older or prefixed name, which would be found first.
+    names = {str(name) for mapping in app.conf.maps for name in mapping}
     for key, value in changes.items():
-        _set(app, key, value)
+        for name in {key, *(name for name in names if name.lower() in (key, prefix + key))}:
+            app.conf.changes[name] = value
     app.backend_cls = None
     _drop_cached(app)
 
 
 def _kept(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (options or {}).items() if key in _KEPT}
-
-
-def _set(app: Celery, key: str, value: Any) -> None:
-    conf = app.conf
-    prefix = (conf.prefix or "").lower()
-    # The same setting under an older or prefixed name would be found first.
-    for spelt in [known for known in conf.changes if known.lower() in {key, prefix + key}]:
-        del conf.changes[spelt]
-    conf[key] = value
 
 
 def _drop_cached(app: Celery) -> None:

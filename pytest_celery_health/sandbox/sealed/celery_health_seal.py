@@ -23,14 +23,21 @@ _ANY_PORT = -1
 _allowed: list[tuple[str, int]] = []
 _looked_up: dict[int, str] = {}
 _resolved: dict[str, set[str]] = {}
+_log_path = ""
+_role = ""
 _lines = 0
+
+_OURS = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def install() -> None:
     """Seal this process as its environment says; nothing when it says nothing."""
+    global _log_path, _role
     said = os.environ.get("CELERY_HEALTH_SEAL")
     if said is None:
         return
+    _log_path = os.environ.get("CELERY_HEALTH_SEAL_LOG", "")
+    _role = os.environ.get("CELERY_HEALTH_SEAL_ROLE", "")
     for endpoint in said.split():
         host, _, port = endpoint.rpartition(":")
         _allowed.append((host.strip("[]").lower(), _ANY_PORT if port == "*" else int(port)))
@@ -165,7 +172,14 @@ def _internet() -> tuple[int, int]:
 def _is_local(name: str) -> bool:
     import _socket
 
-    return name.partition(".")[0] in ("localhost", "ip6-localhost") or name == _socket.gethostname().lower()
+    local = (
+        "localhost",
+        "localhost.localdomain",
+        "ip6-localhost",
+        "ip6-loopback",
+        _socket.gethostname().lower(),
+    )
+    return name in local or name.endswith(".localhost")
 
 
 def _text(host: Any) -> str:
@@ -193,19 +207,18 @@ def _refuse(address: str, *, lookup: bool = False) -> NoReturn:
 def _log(address: str) -> None:
     global _lines
     _lines += 1
-    path = os.environ.get("CELERY_HEALTH_SEAL_LOG")
-    if not path or _lines > _MOST_LINES:
+    if not _log_path or _lines > _MOST_LINES:
         return
     import json
 
     line = {
         "pid": os.getpid(),
-        "role": os.environ.get("CELERY_HEALTH_SEAL_ROLE", ""),
+        "role": _role,
         "address": address,
         "where": _where(),
     }
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        fd = os.open(_log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     except OSError:
         return
     try:
@@ -221,9 +234,9 @@ def _where() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file != __file__ and not file.startswith("<frozen"):
+        if not file.startswith((_OURS, "<frozen")):
             outermost = f"{file}:{frame.f_lineno}"
-            if not file.startswith(library) and "site-packages" not in file:
+            if not file.startswith(library) and "-packages" not in file:
                 return outermost
         frame = frame.f_back  # type: ignore[assignment]
     return outermost
