@@ -19,14 +19,11 @@ SOURCES: dict[str, Callable[[Context, str, str], Beat | Unseen]] = {
 }
 
 
-def read(context: Context, source: str, url: str) -> Beat | Unseen:
-    """When `source` last saw beat; "" is beat's own ping.
-
-    A Beat whose `last_seen` is Unseen, or an Unseen, says why it cannot be told.
-    """
+def read(context: Context, source: str, url: str) -> Beat:
+    """When `source` last saw beat; "" is beat's own ping. Where it cannot be told, `last_seen` says why."""
     scheme, _, rest = (source or "ping").partition(":")
     reader = SOURCES.get(scheme)
     if reader is None:
-        return Unseen(f"{scheme} is not a source of a heartbeat: {', '.join(SOURCES)}")
+        return Beat(Unseen(f"{scheme} is not a source of a heartbeat: {', '.join(SOURCES)}"), source)
     found = reader(context, rest, url)
     return replace(found, source=source) if isinstance(found, Beat) else Beat(found, source)

@@ -46,6 +46,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
 
 def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:
     prefix = str(conf.get("redbeat_key_prefix") or "redbeat:")
+    locked = bool(conf.get("redbeat_lock_key", True))
     lock = str(conf.get("redbeat_lock_key") or f"{prefix}:lock")
     lock = lock if lock.startswith(prefix) else prefix + lock
     pipeline = redis.pipeline(transaction=False)
@@ -54,7 +55,7 @@ def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:
     pipeline.time()
     keys, left, (whole, micros) = pipeline.execute()
     now = datetime.fromtimestamp(whole + micros / 1e6, timezone.utc)
-    if left == NO_KEY:
+    if left == NO_KEY and locked:
         gone = f"no beat holds redbeat's lock {lock} on {server}"
         return Beat(Unseen(gone), gone=gone)
     for key in keys:
@@ -68,14 +69,20 @@ def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:
             times.append(tick)
             note = f"redbeat's lock on {server}, extended at every tick"
     if not times:
-        return Unseen(f"redbeat on {server} has sent none of its {len(keys)} entries so far")
+        return Unseen(f"redbeat on {server} has sent nothing so far (entries: {len(keys)})")
     return Beat(max(times), note=note)
 
 
 def last_run(meta: bytes | str | None) -> datetime | None:
-    """`last_run_at` in what redbeat keeps of an entry; None when it never ran or says no time."""
+    """`last_run_at` in what redbeat keeps of an entry; None when it never ran or says no time.
+
+    Whoever adds an entry writes the time of that as its last run, without a count of runs.
+    """
     try:
-        found = json.loads(meta or "{}")["last_run_at"]
+        kept = json.loads(meta or "{}")
+        if not kept.get("total_run_count"):
+            return None
+        found = kept["last_run_at"]
         zone = found.get("timezone", "UTC")
         offset = isinstance(zone, (int, float))
         tz = timezone(timedelta(seconds=zone)) if offset else ZoneInfo(zone)

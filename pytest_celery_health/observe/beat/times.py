@@ -37,9 +37,9 @@ def moment(value: object, where: str, verb: str = "holds") -> datetime | Unseen:
             return _iso(text, value, where, verb)
         value = float(text)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = value / 1000 if abs(value) > MILLISECONDS_ABOVE else value
+        epoch = value / 1000 if abs(value) > MILLISECONDS_ABOVE else value
         try:
-            return datetime.fromtimestamp(number, timezone.utc)
+            return datetime.fromtimestamp(epoch, timezone.utc)
         except (ValueError, OverflowError, OSError):
             pass
     return _garbage(value, where, verb)

@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from pytest_celery_health import AskBeat, BeatFresh, Unseen, judge
+from pytest_celery_health.observe import beat
+from pytest_celery_health.project.info import AppSpec
+from tests.observe.fleet import wait_until
+from tests.observe.scene import INFO, Scene
+
+KEY = "celery_beat_heartbeat"
+
+
+@pytest.fixture
+def scene(redis_url):
+    scene = Scene(redis_url)
+    yield scene
+    scene.close()
+
+
+def seen(scene, source, url="", deadline=5.0, **target):
+    """The Beat of a whole look."""
+    return scene.look(AskBeat(source, url), deadline=deadline, **target).beat(source)
+
+
+def put(url, value, key=KEY):
+    with Redis.from_url(url) as client:
+        client.set(key, value)
+
+
+@pytest.mark.parametrize("write", [datetime.isoformat, datetime.timestamp])
+def test_key_on_the_broker(scene, write):
+    """A heartbeat on the broker, as ISO 8601 or as an epoch, is fresh for two minutes and no more."""
+    now = datetime.now(timezone.utc)
+    put(scene.url, write(now))
+    found = seen(scene, f"redis:{KEY}")
+    assert abs(found.last_seen - now) < timedelta(milliseconds=1)
+    assert found.note == f"key {KEY} on {scene.url}"
+    check = BeatFresh(heartbeat=f"redis:{KEY}", within="2min")
+    assert judge(check, scene.look(*check.asks())).healthy
+    put(scene.url, write(now - timedelta(seconds=125)))
+    old = judge(check, scene.look(*check.asks())).message()
+    assert old.startswith(
+        "beat was last seen 2 min 5 s ago; wanted within 2 min (key celery_beat_heartbeat on"
+    )
+
+
+def test_missing_key(scene):
+    """A key that is missing is unknown: nothing was ever written, it expired, or its name is wrong."""
+    found = seen(scene, f"redis:{KEY}")
+    assert found.last_seen == Unseen(f"no key {KEY} on {scene.url}")
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("soon", "holds 'soon', which is not a time"),
+        (
+            pickle.dumps(time.time()),
+            "holds something that is not text, as Django's cache writes it: use call:, ",
+        ),
+    ],
+)
+def test_key_that_holds_no_time(scene, value, why):
+    """Garbage is unknown, never fresh."""
+    put(scene.url, value)
+    assert f"key {KEY} on {scene.url} {why}" in seen(scene, f"redis:{KEY}").last_seen.why
+
+
+def test_key_of_another_kind(scene):
+    """A key that is no string is unknown, in Redis' own words."""
+    with Redis.from_url(scene.url) as client:
+        client.lpush(KEY, "x")
+    assert seen(scene, f"redis:{KEY}").last_seen.why.startswith(
+        f"Redis refused to read key {KEY} on {scene.url}: WRONGTYPE"
+    )
+
+
+def test_heartbeat_ignores_the_brokers_key_prefix(redis_url):
+    """The app's own client wrote the heartbeat, so kombu's key prefix is not in its name."""
+    scene = Scene(redis_url, broker_transport_options={"global_keyprefix": "shop:"})
+    put(redis_url, str(time.time()))
+    assert isinstance(seen(scene, f"redis:{KEY}").last_seen, datetime)
+    scene.close()
+
+
+def test_redis_of_its_own(scene, start_redis, monkeypatch):
+    """A heartbeat may be on another server than the broker, whose url may be in a variable."""
+    other = start_redis(password="s3cret")
+    put(other.url(), "2026-06-01T12:00:00Z")
+    found = seen(scene, f"redis:{KEY}", other.url())
+    assert found.last_seen == datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+    assert found.note == f"key {KEY} on redis://:***@127.0.0.1:{other.port}/0"
+    monkeypatch.setenv("HEARTBEAT_URL", other.url())
+    assert seen(scene, f"redis:{KEY}", "env:HEARTBEAT_URL") == found
+    monkeypatch.delenv("HEARTBEAT_URL")
+    assert seen(scene, f"redis:{KEY}", "env:HEARTBEAT_URL").last_seen == Unseen(
+        "$HEARTBEAT_URL, the heartbeat's url, is not set"
+    )
+    missing = seen(scene, "redis:nokey", other.url()).last_seen
+    assert missing == Unseen(f"no key nokey on redis://:***@127.0.0.1:{other.port}/0")
+
+
+def test_sandbox_reads_its_own_broker(scene, start_redis):
+    """In the sandbox a heartbeat's url is that of production, and is not looked at."""
+    production = start_redis()
+    put(production.url(), "2020-01-01T00:00:00Z")
+    put(scene.url, "2026-06-01T12:00:00Z")
+    found = seen(scene, f"redis:{KEY}", production.url(), sealed=True)
+    assert found.last_seen.year == 2026
+    with Redis.from_url(production.url()) as client:
+        assert int(client.info("clients")["connected_clients"]) == 1
+
+
+def test_own_redis_that_refuses_or_hangs(scene):
+    """A heartbeat's server that refuses or never answers is told within the deadline, its password masked."""
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        start = time.monotonic()
+        found = seen(scene, f"redis:{KEY}", f"redis://:s3cret@127.0.0.1:{port}/0", deadline=1.0)
+        assert time.monotonic() - start < 1.25
+    assert f"redis://:***@127.0.0.1:{port}/0" in found.last_seen.why
+    refused = seen(scene, f"redis:{KEY}", f"redis://:s3cret@127.0.0.1:{port}/0")
+    assert refused.last_seen.why.startswith(
+        f"key {KEY} on redis://:***@127.0.0.1:{port}/0 could not be read: Error 111 connecting to 127.0.0.1"
+    )
+    wrong = seen(scene, f"redis:{KEY}", "memcached://h").last_seen.why
+    assert wrong == "memcached://h is not a Redis URL: write redis://, rediss:// or unix://"
+
+
+def test_broker_that_is_not_redis(rabbit_url, rabbit_exchange):
+    """On RabbitMQ a Redis heartbeat needs a url."""
+    scene = Scene(rabbit_url, control_exchange=rabbit_exchange)
+    assert seen(scene, f"redis:{KEY}").last_seen == Unseen(
+        "the broker is amqp, not Redis: say with url where the heartbeat is"
+    )
+    scene.close()
+
+
+def test_file(scene, tmp_path):
+    """A file's mtime is when beat touched it; a relative path is one of the contract's folder."""
+    path = tmp_path / "run" / "beat"
+    path.parent.mkdir()
+    path.write_text("whatever")
+    os.utime(path, (1780315200, 1780315200))
+    noon = datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+    found = seen(scene, f"file:{path}")
+    assert (found.last_seen, found.note) == (noon, f"mtime of {path}")
+    assert seen(scene, "file:run/beat", spec=AppSpec("shop", tmp_path)).last_seen == noon
+    assert seen(scene, f"file:{path}.gone").last_seen == Unseen(f"no file {path}.gone")
+    assert seen(scene, f"file:{path}/x").last_seen == Unseen(f"{path}/x could not be read: Not a directory")
+
+
+@pytest.fixture
+def project(tmp_path, redis_url):
+    """A Django project whose beat writes to the cache; `write(when)` does so, as beat's task would."""
+    (tmp_path / "settings.py").write_text(
+        f"""
+SECRET_KEY = "x"
+USE_TZ = True
+REDIS = "django.core.cache.backends.redis.RedisCache"
+CACHES = {{"default": {{"BACKEND": REDIS, "LOCATION": "{redis_url}"}}}}
+"""
+    )
+    (tmp_path / "shop.py").write_text(
+        """
+import os, time
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "settings")
+import django
+from celery import Celery
+from django.core.cache import cache
+
+django.setup()
+app = Celery("shop", broker="memory://")
+
+def last_beat():
+    return cache.get("celery_beat_heartbeat")
+
+def write(text):
+    from django.utils.dateparse import parse_datetime
+    cache.set("celery_beat_heartbeat", parse_datetime(text))
+
+def explode():
+    raise RuntimeError("the cache is at redis://:s3cret@h")
+
+def sleep():
+    time.sleep(60)
+"""
+    )
+
+    def write(text):
+        subprocess.run(
+            [sys.executable, "-c", f"import shop; shop.write({text!r})"], cwd=tmp_path, check=True, timeout=30
+        )
+
+    return AppSpec("shop:app", Path(tmp_path)), write
+
+
+def test_call_reads_what_only_the_project_can(scene, project):
+    """The Django cache's key cannot be read from outside, but by a function of the project."""
+    spec, write = project
+    assert seen(scene, "call:shop:last_beat", spec=spec, deadline=20.0).last_seen == Unseen(
+        "shop:last_beat() returned None: no heartbeat so far"
+    )
+    write("2026-06-01T12:00:00Z")
+    found = seen(scene, "call:shop:last_beat", spec=spec, deadline=20.0)
+    assert found.last_seen == datetime(2026, 6, 1, 12, tzinfo=timezone.utc)
+    assert found.note == "shop:last_beat()"
+    raw = seen(scene, "redis::1:celery_beat_heartbeat").last_seen.why
+    assert "holds something that is not text, as Django's cache writes it: use call:" in raw
+    write("2026-06-01T12:00:00")
+    naive = seen(scene, "call:shop:last_beat", spec=spec, deadline=20.0)
+    assert naive.last_seen == datetime(2026, 6, 1, 12)
+
+
+def test_call_that_fails(scene, project):
+    """A function that raises, hangs or does not exist is unknown, and says why."""
+    spec, _ = project
+    raised = seen(scene, "call:shop:explode", spec=spec, deadline=20.0).last_seen.why
+    assert "RuntimeError: the cache is at redis://:***@h" in raised
+    start = time.monotonic()
+    hung = seen(scene, "call:shop:sleep", spec=spec, deadline=4.0).last_seen
+    assert isinstance(hung, Unseen)
+    assert time.monotonic() - start < 4.25
+    missing = seen(scene, "call:shop:last_bate", spec=spec, deadline=20.0).last_seen.why
+    assert "last_beat" in missing
+    assert seen(scene, "call:shop:last_beat").last_seen == Unseen(
+        "shop:last_beat() belongs to the app, and this target has none at hand", never=True
+    )
+
+
+def test_ping_of_a_real_beat(scene, start_beat):
+    """A beat with beat_enable_remote_control (5.7) answers ping, and is no worker."""
+    silent = (
+        "no beat answered ping: it is stopped, stalled, or without beat_enable_remote_control (Celery 5.7)"
+    )
+    assert seen(scene, "ping").last_seen == Unseen(silent)
+    running = start_beat(scene.url, beat_enable_remote_control=True)
+    wait_until(lambda: isinstance(seen(scene, "ping").last_seen, datetime))
+    found = seen(scene, "ping")
+    assert datetime.now(timezone.utc) - found.last_seen < timedelta(seconds=10)
+    assert found.note.startswith("celerybeat@")
+    assert found.note.endswith(" answered ping")
+    assert seen(scene, "").last_seen >= found.last_seen
+    running.freeze()
+    assert seen(scene, "ping").last_seen == Unseen(silent)
+
+
+def test_ping_of_a_stalled_beat(scene, start_beat, tmp_path):
+    """A beat whose scheduler hangs stops answering, though its process lives."""
+    (tmp_path / "stalled.py").write_text(
+        """
+import time
+from celery.beat import PersistentScheduler
+
+class Stalled(PersistentScheduler):
+    def tick(self, *args, **kwargs):
+        time.sleep(3600)
+"""
+    )
+    start_beat(
+        scene.url,
+        beat_enable_remote_control=True,
+        beat_scheduler="stalled:Stalled",
+        beat_remote_control_max_tick_age=2.0,
+    )
+    wait_until(lambda: isinstance(seen(scene, "ping").last_seen, datetime))
+    wait_until(lambda: isinstance(seen(scene, "ping").last_seen, Unseen))
+
+
+def test_ping_of_an_older_celery(scene):
+    """Before 5.7 beat never answers, which is told apart from a beat that is silent now."""
+    from dataclasses import replace
+
+    found = seen(scene, "ping", app=replace(INFO, celery_version="5.4.0"))
+    assert found.last_seen == Unseen(
+        "beat answers ping from Celery 5.7 on; the app has 5.4.0: name another heartbeat", never=True
+    )
+
+
+def test_sources_are_the_checks(scene):
+    """Every source that the check accepts has a reader, and the other way round."""
+    for scheme in beat.SOURCES:
+        BeatFresh(heartbeat=f"{scheme}:x")
+    with scene.context() as context:
+        assert beat.read(context, "memcached:x", "").last_seen.why.startswith("memcached is not a source")
