@@ -78,9 +78,9 @@ def test_what_cannot_be_called(project: Write, function: str, said: str) -> None
 def test_one_that_does_not_answer(project: Write) -> None:
     slow = "    def beat():\n        import time\n        time.sleep(60)\n"
     with pytest.raises(
-        ProjectError, match=r"^shop:beat did not answer within 1 s; it was at .*shop\.py:\d+ in beat"
+        ProjectError, match=r"^shop:beat did not answer within 2 s; it was at .*shop\.py:\d+ in beat"
     ):
-        call(project("shop", {"shop.py": APP + slow}), "shop:beat", timeout=1)
+        call(project("shop", {"shop.py": APP + slow}), "shop:beat", timeout=2)
 
 
 def test_django_is_set_up(project: Write) -> None:

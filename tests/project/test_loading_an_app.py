@@ -239,9 +239,9 @@ def test_what_the_app_prints_harms_nothing(project: Write) -> None:
 
 def test_an_app_that_hangs_is_given_up_where_it_stood(project: Write, tmp_path: Path) -> None:
     begun = time.monotonic()
-    said = _failure(project("shop", {"shop.py": "import time\n\ntime.sleep(60)\n"}), timeout=1)
-    assert time.monotonic() - begun < 1.5
-    assert said == f"shop did not load within 1 s; it was at {tmp_path / 'shop.py'}:3 in <module>"
+    said = _failure(project("shop", {"shop.py": "import time\n\ntime.sleep(60)\n"}), timeout=2)
+    assert time.monotonic() - begun < 3
+    assert said == f"shop did not load within 2 s; it was at {tmp_path / 'shop.py'}:3 in <module>"
 
 
 def _gone(pid: int) -> bool:
