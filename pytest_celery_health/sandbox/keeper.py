@@ -61,6 +61,7 @@ class Keeper:
         self.state: Any = None
         self.at_end: list[tuple[str, str]] = []
         self.clients: dict[socket.socket, bytes] = {}
+        self.last: socket.socket | None = None
         self.ending = False
         self.poll = selectors.DefaultSelector()
         self.libc = ctypes.CDLL(None) if _LINUX else None
@@ -145,7 +146,7 @@ class Keeper:
         *lines, self.clients[client] = (self.clients[client] + data).split(b"\n")
         for line in lines:
             try:
-                reply = self.obey(json.loads(line))
+                reply = self.obey(client, json.loads(line))
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one request is its sender's to know
                 reply = {"error": f"{type(error).__name__}: {error}"}
             try:
@@ -157,11 +158,14 @@ class Keeper:
     def drop(self, client: socket.socket) -> None:
         if self.clients.pop(client, None) is not None:
             self.poll.unregister(client)
-            client.close()
+            if self.clients:
+                client.close()
+            else:
+                self.last = client  # it waits for its connection to close when all is done
 
     # What clients ask for.
 
-    def obey(self, ask: dict[str, Any]) -> dict[str, Any]:
+    def obey(self, client: socket.socket, ask: dict[str, Any]) -> dict[str, Any]:
         do = ask["do"]
         if do == "hello":
             return {"folder": self.folder, "pid": os.getpid()}
@@ -182,8 +186,21 @@ class Keeper:
             self.at_end.append((ask["path"], ask["holds"]))
             return {}
         if do == "others":
-            return {"others": len(self.clients) - 1}
+            return {"others": self.others(client)}
         raise ValueError(f"no such request: {do}")
+
+    def others(self, client: socket.socket) -> int:
+        """How many clients there are besides this one, without those whose end is yet to be noticed."""
+        for other in [each for each in self.clients if each is not client]:
+            try:
+                gone = not other.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                gone = False
+            except OSError:
+                gone = True
+            if gone:
+                self.drop(other)
+        return len(self.clients) - 1
 
     def spawn(self, ask: dict[str, Any]) -> int:
         with open(ask["log"], "ab") as log:

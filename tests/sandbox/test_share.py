@@ -24,7 +24,9 @@ def test_it_lives_until_the_last_has_left(owner: Callable[..., Owner], tmp_path:
         assert set(first.remains.alive()) == set(everything)
         assert third.logs().keys() == {"beat", "broker", "w1"}
         assert path.exists()
-    assert first.remains.alive() == []
+    # Its keeper is another's child: all that can be left is its last instruction.
+    assert first.remains.alive() in ([], [f"process {first.remains.keeper}"])
+    wait_until(lambda: not first.remains.alive(), within=1)
     assert not path.exists()
 
 
