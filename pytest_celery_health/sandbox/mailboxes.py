@@ -262,12 +262,10 @@ class RedisMailboxes(Mailboxes):
 
     def _next(self, timeout: float) -> Mapping[str, Any] | None:
         """The next message, kept when it is a letter; None when there is none within `timeout` seconds."""
-        from redis.exceptions import TimeoutError as NothingYet
-
-        try:
-            message: dict[str, Any] | None = self.pubsub.get_message(timeout=timeout)
-        except NothingYet:  # half a message is there; redis-py reads it again
+        # Not get_message(timeout=0): where half a message is there, it reconnects and loses the rest.
+        if not self.pubsub.connection.can_read(timeout=timeout):
             return None
+        message: dict[str, Any] | None = self.pubsub.get_message(timeout=SOCKET_TIMEOUT)
         if message is not None and message["type"] == "pmessage":
             body = self._decoded(message["data"])
             address = self.patterns.get(bytes_to_str(message["pattern"]))

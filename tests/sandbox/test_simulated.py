@@ -63,7 +63,7 @@ class Server:
 def private(name: str, folder: Path) -> Iterator[Server]:
     try:
         server = Server(name, folder)
-    except brokers.Unavailable as error:
+    except brokers.UnavailableError as error:
         pytest.skip(str(error))
     try:
         yield server
@@ -321,6 +321,13 @@ def test_publish_counts_every_mailbox(redis: Server) -> None:
             assert client.publish("/0.celery.pidbox", "") == count
         clients = [line for line in client.client_list() if line["psub"] != "0"]
         assert [line["psub"] for line in clients] == ["1002"]
+
+
+def test_a_thousand_workers_lose_no_request(redis: Server) -> None:
+    with celery_app(redis.url) as app, Fleet(redis.url, control_exchange=CONTROL) as fleet:
+        names = {worker.name for worker in fleet.workers(1000)}
+        for command in ("ping", "stats", "active_queues"):
+            assert set(ask(app, command, 1000)) == names
 
 
 def test_each_spelling_matches_the_topic_alone(redis: Server) -> None:

@@ -1,0 +1,1 @@
+"""How long looking takes, against what guides do: `python -m benchmarks`."""

@@ -1,0 +1,54 @@
+"""What an ordinary pytest run pays for having plugins installed: an empty collection."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+
+from benchmarks.measure import Row, Side, compare
+
+PLUGINS = {
+    "pytest with pytest-celery-health": "pytest_celery_health.plugin",
+    "pytest alone": "",
+    "pytest with pytest-celery": "pytest_celery.plugin",
+}
+
+
+def row(rounds: int) -> Row:
+    """Only the plugin in question is loaded, whatever else is installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        sides = [
+            Side(name, empty_run(plugin, folder))
+            for name, plugin in PLUGINS.items()
+            if not plugin or importlib.util.find_spec(plugin.partition(".")[0])
+        ]
+        return compare("an empty collection", sides, rounds)
+
+
+def empty_run(plugin: str, folder: str) -> Callable[[], object]:
+    """pytest on a folder without tests."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    argv += ["-p", plugin] if plugin else []
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+
+    def run() -> None:
+        done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+        if done.returncode != 5:
+            raise AssertionError(f"{done.stdout}\n{done.stderr}")
+
+    return run
+
+
+def summary(row: Row) -> Sequence[str]:
+    """What each plugin adds, in milliseconds."""
+    alone = row.medians["pytest alone"]
+    return [
+        f"{name.removeprefix('pytest with ')} adds {(seconds - alone) * 1000:+.1f} ms to an empty collection"
+        f" of {alone * 1000:.0f} ms"
+        for name, seconds in row.medians.items()
+        if name != "pytest alone"
+    ]
