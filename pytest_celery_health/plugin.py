@@ -60,7 +60,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        f"{MARKER}(*checks): run in health runs only (--celery-health); the checks hold before the body runs.",
+        f"{MARKER}(*checks): runs with --celery-health only; the checks hold before the body runs.",
     )
     if config.getoption("celery_health"):
         from pytest_celery_health.session import start

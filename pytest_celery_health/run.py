@@ -15,7 +15,22 @@ from pathlib import Path
 from pytest_celery_health.checks import BeatFresh, Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.targets import resolve
-from pytest_celery_health.facts import Ask, AskQueues, AskWorkers, Snapshot, Unseen
+from pytest_celery_health.facts import (
+    App,
+    Ask,
+    AskApp,
+    AskBeat,
+    AskQueues,
+    AskSchedule,
+    AskWorkers,
+    Beat,
+    Queues,
+    Schedule,
+    Snapshot,
+    Unacked,
+    Unseen,
+    Workers,
+)
 from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project.describe import Asked, start_describing
@@ -65,6 +80,16 @@ class Run:
         return self.target_name != SANDBOX
 
     @property
+    def has_app(self) -> bool:
+        """Whether it is said what the app is."""
+        return bool(self.contract.app or self.hook)
+
+    @property
+    def needs_target(self) -> bool:
+        """Whether a planned check has something to look at."""
+        return any(True for check, _ in self.planned for _ in check.asks())
+
+    @property
     def checks(self) -> list[Check]:
         """Every check that the run knows of; pytest-xdist's controller plans none."""
         return [row.check for row in self.contract.rows] + [check for check, _ in self.planned]
@@ -84,7 +109,7 @@ class Run:
 
     def begin(self) -> None:
         """Start loading the app of a live target, so that it is ready when the first look needs it."""
-        if self.live and (self.contract.app or self.hook) and self._describing is None:
+        if self.live and self.has_app and self._describing is None:
             self._describing = start_describing(self._spec(), timeout=30)
 
     def verdict(self, check: Check) -> Verdict:
@@ -101,7 +126,7 @@ class Run:
         try:
             target = self.target()
         except (TargetError, ContractError) as error:
-            return Look(_blind(Unseen(str(error))), took=0.0)
+            return Look(_blind(asks, Unseen(str(error)), self.target_name), took=0.0)
         result = look(target, asks, deadline=self.contract.deadline_of(self.target_name))
         self.looks.append(result)
         return result
@@ -159,6 +184,10 @@ class Run:
 
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:
+            if not self.has_app:
+                raise SandboxError(
+                    "no contract says what the app is, so that the sandbox has nothing to start"
+                )
             with self._lock("sandbox"):
                 marker = None if self.share is None else self.share / "sandbox.json"
                 if marker is not None and marker.exists():
@@ -263,7 +292,14 @@ def merge(asks: Iterable[Ask]) -> list[Ask]:
     return [ask for ask in (workers, queues) if ask is not None] + list(others)
 
 
-def _blind(why: Unseen) -> Snapshot:
-    from pytest_celery_health.facts import App, Beat, Queues, Schedule, Unacked, Workers
-
-    return Snapshot(unseen=dict.fromkeys((App, Beat, Queues, Schedule, Unacked, Workers), why))
+def _blind(asks: Iterable[Ask], why: Unseen, target: str) -> Snapshot:
+    """A snapshot in which nothing of what was asked for was seen."""
+    kinds: dict[type, tuple[type, ...]] = {
+        AskWorkers: (Workers,),
+        AskQueues: (Queues, Unacked),
+        AskBeat: (Beat,),
+        AskSchedule: (Schedule,),
+        AskApp: (App,),
+    }
+    unseen = [kind for ask in asks for kind in kinds[type(ask)]]
+    return Snapshot(target=target, unseen=dict.fromkeys(unseen, why))

@@ -22,7 +22,7 @@ from pytest_celery_health.durations import seconds
 from pytest_celery_health.outcome import CannotTell, NotHealthy, Outcome, Unhealthy
 from pytest_celery_health.report import junit
 from pytest_celery_health.report.progress import Reporter
-from pytest_celery_health.report.terminal import Tally, summary
+from pytest_celery_health.report.terminal import Tally, refused, summary
 from pytest_celery_health.rows import OUTCOMES, ContractFile, Row, record
 from pytest_celery_health.run import Run, Waiting
 from pytest_celery_health.verdict import Verdict
@@ -49,8 +49,6 @@ def run_of(config: pytest.Config) -> Run:
     if _RUN not in config.stash:
         config.stash[_RUN] = run = _make_run(config)
         config.add_cleanup(run.close)
-        if not run.contract.app and not run.hook:
-            raise pytest.UsageError(f"no contract says what the app is\n{how_to_begin()}")
     return config.stash[_RUN]
 
 
@@ -237,7 +235,11 @@ class HealthSession:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        if not self.run.live or self.is_worker or self.config.option.collectonly:
+        if self.config.option.collectonly:
+            return
+        if not self.run.live and not self.run.has_app and self.run.needs_target:
+            raise pytest.UsageError(f"no contract says what the app is.\n{how_to_begin()}")
+        if not self.run.live or self.is_worker:
             return
         if session.items or self.share is not None:
             try:
@@ -328,7 +330,7 @@ class HealthSession:
         if self.run.sandbox is not None:
             self.tally.broker = self.run.sandbox.broker
             self.tally.notes += self.run.sandbox.notes
-            self.tally.refused += [str(refusal) for refusal in self.run.sandbox.refusals()]
+            self.tally.refused += refused(self.run.sandbox.refusals())
 
     def _exit_code(self, session: pytest.Session) -> int:
         if self.tally.failed or session.testsfailed > self.tally.blind:

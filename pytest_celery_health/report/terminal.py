@@ -10,9 +10,10 @@ import pytest
 
 from pytest_celery_health.checks import BeatFresh, QueueDepth
 from pytest_celery_health.durations import seconds, spell
-from pytest_celery_health.facts import Beat, Queue, Queues, Snapshot, Unseen, Worker, Workers
+from pytest_celery_health.facts import NOT_ASKED, Beat, Queue, Queues, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.outcome import Outcome
 from pytest_celery_health.run import Run
+from pytest_celery_health.sandbox.seal import Refusal
 
 _BAR = 20
 _SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign")
@@ -62,6 +63,23 @@ class Tally:
         return text + (f", {self.swept} leftovers swept" if self.swept else "")
 
 
+def refused(refusals: Iterable[Refusal]) -> list[str]:
+    """A line for each address: who wanted to go there, and from where in the code."""
+    roles: dict[str, dict[str, None]] = {}
+    places: dict[str, dict[str, None]] = {}
+    for refusal in refusals:
+        roles.setdefault(refusal.address, {})[refusal.role] = None
+        places.setdefault(refusal.address, {})[refusal.where] = None
+    lines = []
+    for address, by in roles.items():
+        first, *more = places[address]
+        also = f" and {len(more)} more places" if len(more) > 1 else f" and {more[0]}" if more else ""
+        lines.append(
+            f"{address} to {', '.join(by)} (at {first}{also}); allow it in [tool.celery-health.sandbox]"
+        )
+    return lines
+
+
 def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     """Write the section; one line under -q."""
     if out.verbosity < 0:
@@ -79,8 +97,8 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     for nodeid, outcome in tally.outcomes:
         if outcome.soft:
             out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
-    for refusal in dict.fromkeys(tally.refused):
-        out.write_line(f"refused: {refusal}", yellow=True)
+    for line in tally.refused:
+        out.write_line(f"refused: {line}", yellow=True)
     for note in tally.notes:
         out.write_line(f"note: {note}", yellow=True)
     if tally.foreign:
@@ -124,7 +142,10 @@ def _worker(worker: Worker) -> tuple[str, ...]:
     if not isinstance(worker.pool_size, Unseen):
         pool += f" x{worker.pool_size}"
     up = "" if isinstance(worker.uptime, Unseen) else spell(worker.uptime)
-    queues = "?" if isinstance(worker.queues, Unseen) else ", ".join(worker.queues) or "none"
+    if isinstance(worker.queues, Unseen):
+        queues = "" if worker.queues == NOT_ASKED else "not seen"
+    else:
+        queues = ", ".join(worker.queues) or "none"
     name = worker.name if worker.answers == 1 else f"{worker.name} (x{worker.answers})"
     return name, pool, up, queues
 

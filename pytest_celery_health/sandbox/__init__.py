@@ -61,14 +61,13 @@ class Sandbox:
         self.app = app
         #: Name and version of the broker: "valkey 9.1.2".
         self.broker = ""
-        #: What a reader of the verdicts should know: an entry whose first run was not seen.
-        self.notes: tuple[str, ...] = ()
         #: The whole environment of children that shall see the same world, sealed.
         self.environ: Mapping[str, str] = {}
         self.seal: Seal | None = None
         self._client: Client | None = None
         self._target: Target | None = None
         self._password = ""
+        self._notes: list[str] = []
         self._refused: list[Refusal] = []
         self._seen = 0
         self._told: list[dict[str, Any]] = []
@@ -92,6 +91,18 @@ class Sandbox:
         if self._target is None:
             raise SandboxError("the sandbox is not running")
         return self._target
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the verdicts should know: an entry of the schedule whose first run was not seen or
+        failed, a process that ended since the start."""
+        if self._client is not None:
+            with contextlib.suppress(KeeperGoneError):
+                for event in self._news():
+                    if event["what"] == "exit":
+                        how = f"ended with {_exit(event['code'])} after the sandbox had started"
+                        self._notes.append(f"{self._title(event['name'])} {how}")
+        return tuple(self._notes)
 
     def start(self) -> None:
         """Start everything.
@@ -185,6 +196,7 @@ class Sandbox:
                 broker_url=launch.url,
                 backend_url=launch.result,
                 redirect_env=self.spec.redirect_env,
+                own=self.app.env,
             )
             self.seal = self._make_seal(launch)
             self.environ = self.seal.environ(environ, role="call")
@@ -276,7 +288,7 @@ class Sandbox:
         notes = [f"beat could not send {entry}: {mask(why)}" for entry, why in unsent.items()]
         if self.spec.workers:
             notes += self._await_first_runs(min(over, time.monotonic() + FIRST_RUN), set(unsent))
-        self.notes = tuple(notes)
+        self._notes = notes
 
     def _await_first_runs(self, over: float, unsent: set[str]) -> Iterator[str]:
         missing = set(self.spec.beat) - unsent
@@ -365,7 +377,8 @@ class Sandbox:
                 "broker": self.broker,
                 "url": launch.url,
                 "options": dict(launch.options),
-                "notes": self.notes,
+                "notes": self._notes,
+                "seen": self._seen,
                 "environ": dict(self.environ),
                 "allow": self.seal.allow if self.seal is not None else (),
                 "password": self._password,
@@ -399,7 +412,7 @@ class Sandbox:
         app = AppSpec(**{**_tuples(state["app"]), "root": Path(state["app"]["root"])})
         sandbox = cls(spec, app)
         sandbox.broker, sandbox.environ = state["broker"], state["environ"]
-        sandbox.notes, sandbox._password = tuple(state["notes"]), state["password"]
+        sandbox._notes, sandbox._seen, sandbox._password = state["notes"], state["seen"], state["password"]
         sandbox.seal = Seal(tuple(state["allow"]), client.folder / "refusals")
         info = _app_info(state["info"])
         sandbox._target = sandbox._make_target(info, state["url"], state["options"])

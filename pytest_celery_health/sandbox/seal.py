@@ -100,11 +100,16 @@ def refusals(log: Path) -> list[Refusal]:
 
 
 def clean_environ(
-    base: Mapping[str, str], *, broker_url: str, backend_url: str, redirect_env: Iterable[str] = ()
+    base: Mapping[str, str],
+    *,
+    broker_url: str,
+    backend_url: str,
+    redirect_env: Iterable[str] = (),
+    own: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """`base` with nothing in it that leads out of the sandbox as far as names can tell.
 
-    Give the contract's own variables in `base`: they must not win over the sandbox's. `redirect_env` are
+    `own` are the contract's variables, which stay but must not win over the sandbox's. `redirect_env` are
     further variables that shall hold the broker's URL.
     """
     environ = {
@@ -112,6 +117,8 @@ def clean_environ(
         for key, value in base.items()
         if not key.startswith("CELERY_") and not key.lower().endswith(_DROPPED_SUFFIX)
     }
+    environ.update(own or {})
+    environ.pop("CELERY_RESULT_BACKEND", None)
     for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", *redirect_env):
         environ[name] = broker_url
     if backend_url:

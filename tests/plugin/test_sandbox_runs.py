@@ -1,0 +1,186 @@
+"""`pytest --celery-health` on whole projects: a real broker, real workers, a real beat, and nothing left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped,unused-ignore]
+import pytest
+
+from tests.observe.fleet import wait_until
+from tests.plugin.conftest import PLUGIN
+from tests.support.decoy import Decoy
+
+REPO = Path(__file__).parents[2]
+PROJECTS = REPO / "tests" / "projects"
+GREEN = [
+    REPO / "examples" / "shop",
+    *(PROJECTS / name for name in ("autodiscover", "django", "django_celery_beat", "factory", "guide")),
+    *(PROJECTS / name for name in ("monorepo/services/billing", "redbeat", "thirdparty")),
+]
+
+Health = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def health(monkeypatch: pytest.MonkeyPatch) -> Health:
+    """Runs `pytest --celery-health` in a folder, in a process of its own."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command(*args), cwd=folder, capture_output=True, text=True, timeout=100)
+
+    return run
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "pytest", *PLUGIN, "-p", "no:cacheprovider", "--celery-health", *args]
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A project of one module, whose contract wants a worker."""
+    (tmp_path / "tiny.py").write_text("from celery import Celery\napp = Celery('tiny')\n")
+    (tmp_path / "pyproject.toml").write_text(
+        "[tool.pytest.ini_options]\n"
+        '[tool.celery-health]\napp = "tiny:app"\n'
+        '[tool.celery-health.check.workers]\nuse = "workers"\n'
+        '[tool.celery-health.check.celery]\nuse = "queue"\nconsumers_at_least = 1\n'
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize("project", GREEN, ids=lambda path: path.name)
+def test_a_project_is_green(project: Path, health: Health) -> None:
+    result = health(project)
+    assert result.returncode == 0, result.stdout
+    assert " unhealthy" not in result.stdout
+    assert " unknown" not in result.stdout
+
+
+def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
+    result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml")
+    assert result.returncode == 0, result.stdout
+    assert "celery-health: sandbox (" in result.stdout
+    assert "4 checks: 4 healthy · 1 look," in result.stdout
+
+
+@pytest.fixture
+def decoys() -> Iterator[dict[str, Decoy]]:
+    """Production: a Redis, a PostgreSQL, an HTTP and a UDP server, by the variable that names each."""
+    names = ("DECOY_REDIS", "DECOY_POSTGRES", "DECOY_HTTP", "DECOY_UDP")
+    found = {name: Decoy(socket.SOCK_DGRAM if name == "DECOY_UDP" else socket.SOCK_STREAM) for name in names}
+    yield found
+    for decoy in found.values():
+        decoy.close()
+
+
+def test_production_is_reached_by_nothing_and_named(
+    tmp_path: Path, decoys: dict[str, Decoy], health: Health
+) -> None:
+    project = tmp_path / "leaky"
+    shutil.copytree(PROJECTS / "leaky", project)
+    contract = project / "pyproject.toml"
+    text = contract.read_text().partition("[tool.celery-health.env]")[0] + "[tool.celery-health.env]\n"
+    contract.write_text(text + "".join(f'{name} = "{decoy.endpoint}"\n' for name, decoy in decoys.items()))
+    result = health(project)
+    assert result.returncode == 0, result.stdout
+    assert {name: decoy.reached() for name, decoy in decoys.items()} == dict.fromkeys(decoys, 0)
+    for decoy in decoys.values():
+        assert decoy.endpoint in result.stdout
+
+
+def test_an_app_that_does_not_load_is_told_at_once(tiny: Path, health: Health) -> None:
+    (tiny / "tiny.py").write_text("import nowhere\n")
+    result = health(tiny)
+    assert result.returncode == 6
+    assert "ERROR pyproject.toml::workers[sandbox] - cannot tell: " in result.stdout
+    assert "No module named 'nowhere'" in result.stdout
+
+
+def test_a_hook_says_what_the_app_is(tiny: Path, health: Health) -> None:
+    (tiny / "tiny.py").write_text(
+        "from celery import Celery\n"
+        "def build(name):\n    app = Celery(name)\n    app.task(name=f'{name}.task')(lambda: None)\n    return app\n"
+    )
+    (tiny / "conftest.py").write_text(
+        "def pytest_celery_health_app(target):\n    from tiny import build\n    return build(target)\n"
+    )
+    contract = tiny / "pyproject.toml"
+    contract.write_text(
+        contract.read_text().replace('app = "tiny:app"\n', "")
+        + '[tool.celery-health.check.tasks]\nuse = "workers"\ntasks = ["sandbox.task"]\n'
+    )
+    result = health(tiny)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_check_without_a_contract_says_how_to_begin(tiny: Path, health: Health) -> None:
+    (tiny / "pyproject.toml").unlink()
+    (tiny / "test_tiny.py").write_text(
+        "import pytest\nfrom pytest_celery_health import WorkersAnswer\n"
+        "@pytest.mark.celery_health(WorkersAnswer())\ndef test_ready(): pass\n"
+    )
+    result = health(tiny)
+    assert result.returncode == 4
+    assert "no contract says what the app is" in result.stderr
+    assert "[tool.celery-health]" in result.stderr
+
+
+def test_the_fixture_works_in_an_ordinary_run(tiny: Path, health: Health) -> None:
+    (tiny / "test_tiny.py").write_text(
+        "from pytest_celery_health import WorkersAnswer\n"
+        "def test_answers(celery_health):\n    celery_health.expect(WorkersAnswer(at_least=1))\n"
+    )
+    args = [arg for arg in command() if arg != "--celery-health"]
+    result = subprocess.run(args, cwd=tiny, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stdout
+    assert "1 passed" in result.stdout
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
+def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end: signal.Signals) -> None:
+    (tiny / "test_waits.py").write_text(
+        "import pathlib, threading, pytest\n"
+        "from pytest_celery_health import WorkersAnswer\n"
+        "@pytest.mark.celery_health(WorkersAnswer())\n"
+        "def test_waits(celery_health):\n"
+        "    pathlib.Path('reached').touch()\n"
+        "    threading.Event().wait()\n"
+    )
+    run = subprocess.Popen(command(), cwd=tiny, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert len(started) >= 4, "keeper, broker, worker and its pool"
+        run.send_signal(end)
+        run.wait(20)
+    finally:
+        run.kill()
+        run.wait()
+    wait_until(lambda: not any(map(lives, started)), within=10, what=f"the end of {started}")
+    assert not [name for name in os.listdir("/proc") if name.isdigit() and is_of(name, tiny)]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_of(pid: str, folder: Path) -> bool:
+    """Whether a process works in `folder`."""
+    try:
+        return Path(f"/proc/{pid}/cwd").resolve() == folder
+    except OSError:
+        return False
