@@ -66,6 +66,7 @@ class Task:
             self.fail(f"{type(error).__name__}: {error}")
         options = {**(app.conf.broker_transport_options or {}), **self.asked["options"]}
         app.conf.broker_transport_options = options
+        app.conf.task_always_eager = False  # settings for unit tests often say otherwise
         if self.asked["describe"]:
             self._describe(app)
         return app

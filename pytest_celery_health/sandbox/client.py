@@ -42,15 +42,23 @@ class Client:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         try:
             return cls(ours, process)
+        except KeeperGoneError:
+            ours.close()
+            words = process.communicate(timeout=_PATIENCE)[1].decode(errors="replace").strip()
+            why = words.rpartition("\n")[2]
+            raise KeeperGoneError(f"the sandbox's keeper did not start: {why}") from None
         except BaseException:
             ours.close()
             process.wait()
             raise
+        finally:
+            if process.stderr is not None:
+                process.stderr.close()
 
     @classmethod
     def join(cls, address: str) -> Client:

@@ -55,7 +55,7 @@ class Child:
 
 class Keeper:
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="celery-health-")  # 0700 by definition
+        self.folder = _make_folder()
         self.children: dict[str, Child] = {}
         self.events: list[dict[str, Any]] = []
         self.state: Any = None
@@ -311,6 +311,13 @@ class Keeper:
         waiting.close()
         with contextlib.suppress(BlockingIOError):
             self.woken.recv(4096)
+
+
+def _make_folder() -> str:
+    """A private folder, with a path that is short enough for sockets in it."""
+    longest = len("/celery-health-xxxxxxxx/keeper")
+    place = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="celery-health-", dir=place if len(place) + longest < 100 else "/tmp")  # noqa: S108
 
 
 def _signal(pid: int, number: int) -> None:

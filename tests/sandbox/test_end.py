@@ -96,6 +96,15 @@ def test_a_fork_of_the_owner_does_not_end_it(project: Callable[..., AppSpec]) ->
         assert remains.folder.exists()
 
 
+def test_a_worker_that_ends_later_is_noted(project: Callable[..., AppSpec]) -> None:
+    with Sandbox(SandboxSpec(), project()) as sandbox:
+        assert sandbox.notes == ()
+        worker, *_pool = [p for p in Remains.of(sandbox).processes if p.cmdline()[-1].endswith("w1.json")]
+        worker.kill()
+        wait_until(lambda: sandbox.notes)
+    assert list(sandbox.notes) == ["worker w1 ended with SIGKILL after the sandbox had started"]
+
+
 def test_nothing_is_left_when_the_start_fails(project: Callable[..., AppSpec], tmp_path: Path) -> None:
     before = {process.pid for process in psutil.Process().children(recursive=True)}
     with pytest.raises(SandboxError):

@@ -15,7 +15,7 @@ from celery import Celery
 
 from pytest_celery_health.project.describe import call
 from pytest_celery_health.project.info import AppSpec
-from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
+from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec, keeper
 
 
 def test_workers_answer_and_consume_every_queue_of_the_app(project: Callable[..., AppSpec]) -> None:
@@ -144,6 +144,35 @@ def test_the_worker_does_not_touch_the_state_file_of_the_app(
     with Sandbox(SandboxSpec(), project("app.conf.worker_state_db = os.environ['SCRATCH'] + '/state'")):
         pass
     assert list(scratch.iterdir()) == []
+
+
+def test_tasks_run_in_a_worker_whatever_the_settings_for_unit_tests_say(
+    project: Callable[..., AppSpec],
+) -> None:
+    with Sandbox(SandboxSpec(beat=("heartbeat",)), project("app.conf.task_always_eager = True")) as sandbox:
+        assert sandbox.notes == ()
+        assert "succeeded" in sandbox.logs()["w1"]
+
+
+def test_a_long_path_of_temporary_files_is_no_trouble(
+    project: Callable[..., AppSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 120)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    with Sandbox(SandboxSpec(workers=0), project()) as sandbox:
+        assert sandbox.logs().keys() == {"broker"}
+
+
+def test_a_keeper_that_cannot_start_says_why(
+    project: Callable[..., AppSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "keeper.py"
+    broken.write_text("raise MemoryError('too many processes')")
+    monkeypatch.setattr(keeper, "__file__", str(broken))
+    words = r"^the sandbox's keeper did not start: MemoryError: too many processes$"
+    with pytest.raises(SandboxError, match=words):
+        Sandbox(SandboxSpec(), project()).start()
 
 
 def test_not_running_is_said() -> None:
