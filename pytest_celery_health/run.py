@@ -185,9 +185,7 @@ class Run:
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:
             if not self.has_app:
-                raise SandboxError(
-                    "no contract says what the app is, so that the sandbox has nothing to start"
-                )
+                raise SandboxError("no contract says what the app is, so the sandbox has nothing to start")
             with self._lock("sandbox"):
                 marker = None if self.share is None else self.share / "sandbox.json"
                 if marker is not None and marker.exists():

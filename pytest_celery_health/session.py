@@ -62,8 +62,8 @@ def _make_run(config: pytest.Config) -> Run:
     if name != SANDBOX and name not in contract.targets:
         declared = ", ".join([SANDBOX, *contract.targets])
         raise pytest.UsageError(
-            f"--celery-health-target={name}: {contract.path.name} declares no [tool.celery-health.target.{name}]"
-            f" (declared: {declared})"
+            f"--celery-health-target={name}: {contract.path.name} declares no"
+            f" [tool.celery-health.target.{name}] (declared: {declared})"
         )
     return Run(
         contract,
@@ -369,7 +369,7 @@ def _checks(item: pytest.Item) -> Iterator[Check]:
         for check in mark.args:
             if not isinstance(check, Check):
                 raise pytest.UsageError(
-                    f"{item.nodeid}: @pytest.mark.celery_health takes checks such as WorkersAnswer(at_least=2),"
-                    f" not {check!r}"
+                    f"{item.nodeid}: @pytest.mark.celery_health takes checks, not {check!r}:"
+                    " write WorkersAnswer(at_least=2), say"
                 )
             yield check

@@ -74,9 +74,7 @@ def refused(refusals: Iterable[Refusal]) -> list[str]:
     for address, by in roles.items():
         first, *more = places[address]
         also = f" and {len(more)} more places" if len(more) > 1 else f" and {more[0]}" if more else ""
-        lines.append(
-            f"{address} to {', '.join(by)} (at {first}{also}); allow it in [tool.celery-health.sandbox]"
-        )
+        lines.append(f"{address} to {', '.join(by)}, at {first}{also}")
     return lines
 
 
@@ -99,6 +97,8 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
             out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
     for line in tally.refused:
         out.write_line(f"refused: {line}", yellow=True)
+    if tally.refused:
+        out.write_line("what the sandbox may reach besides its broker: allow in [tool.celery-health.sandbox]")
     for note in tally.notes:
         out.write_line(f"note: {note}", yellow=True)
     if tally.foreign:
@@ -134,7 +134,7 @@ def _fleet(out: pytest.TerminalReporter, run: Run, seen: Snapshot) -> None:
     for what, why in blind.items():
         by_reason.setdefault(why, []).append(what)
     for why, what_all in by_reason.items():
-        out.write_line(f"not seen: {', '.join(what_all)}: {why}", yellow=True)
+        out.write_line(f"not seen: {', '.join(what_all)}: {why.splitlines()[0]}", yellow=True)
 
 
 def _worker(worker: Worker) -> tuple[str, ...]:

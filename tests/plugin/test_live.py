@@ -75,9 +75,9 @@ def test_a_queue_over_its_threshold_fails(project: Project, staging: Redis) -> N
 
 def test_looking_changes_nothing(project: Project, staging: Redis) -> None:
     fill(staging, "billing", 3)
-    before = {key: staging.dump(key) for key in staging.keys()}
+    before = {key: staging.dump(key) for key in staging.scan_iter()}
     project.run(TARGET)
-    assert {key: staging.dump(key) for key in staging.keys()} == before
+    assert {key: staging.dump(key) for key in staging.scan_iter()} == before
 
 
 @pytest.mark.parametrize("args", [[], ["-vv", "--showlocals", "--tb=long"], ["--junitxml=report.xml", "-rA"]])
@@ -106,7 +106,8 @@ def test_a_broker_that_refuses_is_unknown(
     assert result.ret == 6
     result.stdout.fnmatch_lines(
         [
-            "ERROR pyproject.toml::billing[[]staging[]] - cannot tell: *redis://:***@127.0.0.1:1/0 refused the connection*"
+            "ERROR pyproject.toml::billing[[]staging[]] - cannot tell: "
+            "*redis://:***@127.0.0.1:1/0 refused the connection*"
         ]
     )
 

@@ -88,7 +88,8 @@ def test_marked_tests_are_skipped_in_an_ordinary_run(project: Project) -> None:
 def test_what_is_no_check_is_refused(project: Project, argument: str) -> None:
     """A class without parentheses would decorate the class, and the test would vanish."""
     project.pytester.makepyfile(
-        f"import pytest\nfrom acme import Says\n@pytest.mark.celery_health({argument})\ndef test_ready(x=1): pass"
+        "import pytest\nfrom acme import Says\n"
+        f"@pytest.mark.celery_health({argument})\ndef test_ready(x=1): pass"
     )
     result = project.run()
     assert result.ret == 4

@@ -52,7 +52,8 @@ def test_a_marked_test_that_judges_nothing_is_no_verdict(project: Project) -> No
 def test_a_failing_body_is_a_failure_though_another_row_is_unknown(project: Project) -> None:
     project.contract(UNKNOWN)
     project.pytester.makepyfile(
-        "import pytest\nfrom acme import Says\n@pytest.mark.celery_health(Says())\ndef test_marked(): assert 0"
+        "import pytest\nfrom acme import Says\n"
+        "@pytest.mark.celery_health(Says())\ndef test_marked(): assert 0"
     )
     assert project.run().ret == 1
 
@@ -61,8 +62,8 @@ def test_the_summary_starts_with_the_evidence(project: Project) -> None:
     project.contract(UNHEALTHY + 'owner = "payments"\nrunbook = "https://run/billing"\n', UNKNOWN)
     project.run().stdout.fnmatch_lines_random(
         [
-            "FAILED pyproject.toml::billing[[]sandbox[]] - billing holds 1,204 ready messages; wanted below 1,000"
-            " (consumed by w1; payments; https://run/billing)",
+            "FAILED pyproject.toml::billing[[]sandbox[]] - billing holds 1,204 ready messages;"
+            " wanted below 1,000 (consumed by w1; payments; https://run/billing)",
             "ERROR pyproject.toml::beat[[]sandbox[]] - cannot tell: no key celery_beat_heartbeat",
             "2 checks: 1 unhealthy, 1 unknown*",
         ]

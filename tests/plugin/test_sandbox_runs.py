@@ -110,7 +110,11 @@ def test_an_app_that_does_not_load_is_told_at_once(tiny: Path, health: Health) -
 def test_a_hook_says_what_the_app_is(tiny: Path, health: Health) -> None:
     (tiny / "tiny.py").write_text(
         "from celery import Celery\n"
-        "def build(name):\n    app = Celery(name)\n    app.task(name=f'{name}.task')(lambda: None)\n    return app\n"
+        "def build(name):\n"
+        "    app = Celery(name)\n"
+        "    @app.task(name=f'{name}.task')\n"
+        "    def task(): pass\n"
+        "    return app\n"
     )
     (tiny / "conftest.py").write_text(
         "def pytest_celery_health_app(target):\n    from tiny import build\n    return build(target)\n"
