@@ -60,6 +60,9 @@ class Link:
 
     def explain(self, trouble: BaseException, *, opening: bool = False) -> str:
         """What `trouble` means for a reader, passwords masked."""
+        if self._cut:
+            # What was raised is only that we shut the socket.
+            return f"{self.name} did not answer within {spell(self.deadline.seconds)}"
         waited = spell(round(self._seconds, 2))
         text = _explain(trouble, waited, opening=opening) or self._evidence(trouble, opening=opening)
         text = text or f"failed: {_plain(trouble)}"
@@ -270,6 +273,9 @@ def _timeout(trouble: BaseException, waited: str, *, opening: bool) -> str:
 
 
 def _hung_up(trouble: BaseException) -> bool:
+    # EINVAL: an option was to be set on a socket that the server had closed before.
+    if isinstance(trouble, OSError) and trouble.errno == errno.EINVAL:
+        return True
     return isinstance(trouble, _CLOSED) or bool(_CLOSED_WORDS.search(str(trouble)))
 
 

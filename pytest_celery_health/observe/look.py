@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds that a look gets to clean up after its deadline, and after its sockets were shut.
+#: Seconds that a look gets to tidy up: after its deadline, when interrupted, and once its sockets are shut.
 _GRACE = 0.12
+_INTERRUPTED = 0.6
 _AFTER_CUT = 0.05
 
 
@@ -69,14 +70,12 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float, heartbeat: str
     thread = threading.Thread(target=visit.run, name="celery-health look", daemon=True)
     thread.start()
     try:
-        thread.join(deadline)
-    finally:
-        if thread.is_alive():
-            visit.cancelled.set()
-            thread.join(_GRACE)
-        if thread.is_alive():
-            visit.cut()
-            thread.join(_AFTER_CUT)
+        visit.over.wait(deadline)
+    except BaseException:
+        # Ctrl-C: nobody waits for a verdict, so there is time to tidy up.
+        visit.end(_INTERRUPTED)
+        raise
+    visit.end(_GRACE)
     return Look(visit.snapshot(), monotonic() - started, visit.received, visit.swept)
 
 
@@ -89,6 +88,8 @@ class _Visit:
         self.deadline = deadline
         self.heartbeat = heartbeat
         self.cancelled = threading.Event()
+        # Not Thread.join(): interrupted by Ctrl-C, Python 3.11 takes the thread for ended.
+        self.over = threading.Event()
         self.received = 0
         self.swept = 0
         self._facts: dict[object, Fact] = {}
@@ -99,6 +100,12 @@ class _Visit:
         self._beat_sources = self._sources()
 
     def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self.over.set()
+
+    def _run(self) -> None:
         self._from_app()
         if not (self._workers_asks or self._queues_asks or self._beat_sources):
             return
@@ -108,9 +115,14 @@ class _Visit:
             except Exception as trouble:  # noqa: BLE001 - a look reports every trouble, and raises none
                 self._fail(self._because(trouble))
 
-    def cut(self) -> None:
-        if self._link is not None:
+    def end(self, grace: float) -> None:
+        """Called from the thread that waits: lets the visit tidy up, then shuts its sockets."""
+        if not self.over.is_set():
+            self.cancelled.set()
+            self.over.wait(grace)
+        if not self.over.is_set() and self._link is not None:
             self._link.cut()
+            self.over.wait(_AFTER_CUT)
 
     def snapshot(self) -> Snapshot:
         facts = dict(self._facts)

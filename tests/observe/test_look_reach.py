@@ -1,0 +1,132 @@
+"""Every way to a broker that a team may have: sockets, TLS, sentinels, failover lists, passwords."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_celery_health.facts import AskQueues, AskWorkers, Queue, Unseen, Workers
+from pytest_celery_health.observe.look import look
+from pytest_celery_health.observe.target import Target
+from tests.observe.fleet import Server, StartRedis, StartWorker, free_port, wait_until
+
+
+def sees_worker(url: str, **more: Any) -> bool:
+    snapshot = look(Target("t", url, **more), [AskWorkers(), AskQueues(("celery",))], deadline=5).snapshot
+    assert isinstance(snapshot.workers, Workers), snapshot.workers
+    queues = snapshot.queues(["celery"])
+    assert not isinstance(queues, Unseen)
+    (queue,) = queues
+    assert isinstance(queue, Queue)
+    assert queue.ready == 0
+    return [worker.name for worker in snapshot.workers.answered] == ["w1@x"]
+
+
+def test_a_password(start_redis: StartRedis, start_worker: StartWorker) -> None:
+    redis = start_redis(password="p@ss/word")
+    url = f"redis://:p%40ss%2Fword@127.0.0.1:{redis.port}/3"
+    start_worker(url)
+    wait_until(lambda: sees_worker(url))
+
+
+def test_a_failover_list_whose_first_broker_is_gone(redis_url: str, start_worker: StartWorker) -> None:
+    start_worker(redis_url)
+    wait_until(lambda: sees_worker(f"redis://127.0.0.1:{free_port()}/0;{redis_url}"))
+
+
+def test_a_unix_socket(start_redis: StartRedis, start_worker: StartWorker, tmp_path: Path) -> None:
+    path = Path(os.path.relpath(tmp_path / "r.sock", "/"))
+    start_redis("--unixsocket", f"/{path}")
+    url = f"redis+socket:///{path}?virtual_host=2"
+    start_worker(url)
+    wait_until(lambda: sees_worker(url))
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> dict[str, str]:
+    """A key and a self-signed certificate of 127.0.0.1."""
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"),
+            *("ec_paramgen_curve:prime256v1", "-keyout", key, "-out", certificate, "-days", "2"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return {"key": key, "certificate": certificate}
+
+
+@pytest.fixture
+def tls_redis(start_redis: StartRedis, certificates: dict[str, str]) -> Server:
+    arguments = ("--tls-cert-file", certificates["certificate"], "--tls-key-file", certificates["key"])
+    more = ("--tls-ca-cert-file", certificates["certificate"], "--tls-auth-clients", "yes")
+    return start_redis(*arguments, *more, tls=True)
+
+
+def test_certificates(tls_redis: Server, certificates: dict[str, str], start_worker: StartWorker) -> None:
+    url = f"rediss://127.0.0.1:{tls_redis.port}/0"
+    options = {
+        "ssl_cert_reqs": ssl.CERT_REQUIRED,
+        "ssl_ca_certs": certificates["certificate"],
+        "ssl_certfile": certificates["certificate"],
+        "ssl_keyfile": certificates["key"],
+    }
+    start_worker(url, broker_use_ssl={**options, "ssl_cert_reqs": int(ssl.CERT_REQUIRED)})
+    wait_until(lambda: sees_worker(url, ssl=options))
+
+
+def test_a_certificate_that_nobody_trusts(tls_redis: Server) -> None:
+    target = Target("t", f"rediss://127.0.0.1:{tls_redis.port}/0", ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED})
+    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
+    assert isinstance(seen, Unseen)
+    assert "shows a certificate that is not trusted" in seen.why
+
+
+def test_plain_against_tls(tls_redis: Server) -> None:
+    target = Target("t", f"redis://127.0.0.1:{tls_redis.port}/0")
+    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
+    assert isinstance(seen, Unseen)
+    assert "TLS" in seen.why
+
+
+@pytest.fixture
+def sentinels(start_redis: StartRedis, tmp_path: Path) -> str:
+    """The URL of two sentinels that know one master, "main"; the first of them is gone."""
+    master, port = start_redis(), free_port()
+    conf = tmp_path / "sentinel.conf"
+    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master.port} 1\n")
+    process = subprocess.Popen(["redis-server", str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
+    yield f"sentinel://127.0.0.1:{free_port()}/0;sentinel://127.0.0.1:{port}/0"
+    process.kill()
+    process.wait(10)
+
+
+def test_sentinels(sentinels: str, start_worker: StartWorker) -> None:
+    options = {"master_name": "main"}
+    # A worker tries the one that is gone again and again, for half a minute.
+    start_worker(sentinels.split(";")[1], broker_transport_options=options)
+    wait_until(lambda: sees_worker(sentinels, options=options))
+
+
+def test_sentinels_that_know_no_such_master(sentinels: str) -> None:
+    target = Target("t", sentinels, options={"master_name": "other"})
+    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
+    assert isinstance(seen, Unseen)
+    assert "gave no master 'other'" in seen.why
+
+
+def test_fanout_of_two_generations_of_sentinels(sentinels: str, start_worker: StartWorker) -> None:
+    options = {"master_name": "main", "sentinel_fanout_compat": True}
+    # A worker tries the one that is gone again and again, for half a minute.
+    start_worker(sentinels.split(";")[1], broker_transport_options=options)
+    wait_until(lambda: sees_worker(sentinels, options=options))
+    workers = look(Target("t", sentinels, options=options), [AskWorkers()], deadline=5).snapshot.workers
+    assert isinstance(workers, Workers)
+    assert workers.subscribed == 1

@@ -1,0 +1,253 @@
+"""Every way in which a broker fails has a verdict in time, in plain words, without the password."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from freezegun import freeze_time
+from redis import Redis
+
+from pytest_celery_health.facts import (
+    AskApp,
+    AskBeat,
+    AskQueues,
+    AskSchedule,
+    AskWorkers,
+    Beat,
+    Snapshot,
+    Unseen,
+)
+from pytest_celery_health.observe import clock
+from pytest_celery_health.observe.look import look
+from pytest_celery_health.observe.target import Target
+from tests.observe.fleet import StartRedis, StartWorker, free_port, wait_until
+from tests.observe.proxy import close, hang, http, proxied, server
+
+SECRET = "s3cr/t"
+ASKS = (AskWorkers(), AskQueues(("celery",), unacked=True), AskBeat("redis:heartbeat"))
+DEADLINE = 0.6
+SLACK = 0.25
+
+
+def why_not(url: str, *, deadline: float = DEADLINE, within: float | None = None, **more: Any) -> str:
+    """Why nothing was seen, checked to be said in time, of every fact, and without the password."""
+    started = clock.monotonic()
+    found = look(Target("t", url, **more), ASKS, deadline=deadline)
+    took = clock.monotonic() - started
+    assert took < (within or deadline + SLACK), f"took {took:.2f} s"
+    assert SECRET not in repr(found)
+    assert "s3cr%2Ft" not in repr(found)
+    seen = found.snapshot
+    assert isinstance(seen.workers, Unseen)
+    assert isinstance(seen.queues(["celery"]), Unseen)
+    assert isinstance(seen.unacked, Unseen)
+    assert isinstance(beat_of(seen).last_seen, Unseen)
+    return seen.workers.why
+
+
+def beat_of(seen: Snapshot) -> Beat:
+    beat = seen.beat("redis:heartbeat")
+    assert isinstance(beat, Beat)
+    return beat
+
+
+def url_of(scheme: str, port: int) -> str:
+    return f"{scheme}://me:s3cr%2Ft@127.0.0.1:{port}/0"
+
+
+SCHEMES = pytest.mark.parametrize("scheme", ["redis", "rediss", "amqp", "amqps"])
+PLAIN = pytest.mark.parametrize("scheme", ["redis", "amqp"])
+
+
+@SCHEMES
+def test_refuses(scheme: str) -> None:
+    port = free_port()
+    more = {"ssl": True} if scheme == "amqps" else {}
+    why = why_not(url_of(scheme, port), within=0.5, **more)
+    assert why == f"{scheme}://me:***@127.0.0.1:{port}/0 refused the connection"
+
+
+@SCHEMES
+def test_accepts_and_never_answers(scheme: str) -> None:
+    more = {"ssl": True} if scheme == "amqps" else {}
+    with server(hang) as port:
+        why = why_not(url_of(scheme, port), **more)
+    if scheme in ("redis", "amqp"):
+        assert (
+            why == f"{scheme}://me:***@127.0.0.1:{port}/0 accepted the connection and never answered (0.6 s)"
+        )
+    else:
+        assert "never answered the TLS handshake (0.6 s)" in why
+
+
+@PLAIN
+def test_hangs_up(scheme: str) -> None:
+    with server(close) as port:
+        assert "accepted the connection and closed it" in why_not(url_of(scheme, port), within=0.5)
+
+
+@PLAIN
+def test_speaks_another_protocol(scheme: str) -> None:
+    with server(http) as port:
+        why = why_not(url_of(scheme, port))
+    assert why.endswith("speaks another protocol (answered 'HTTP/1.1 400 Bad Request')")
+
+
+@PLAIN
+def test_talks_for_ever(scheme: str) -> None:
+    """Every read is answered in time, and none of them ends: only a total deadline helps."""
+    done = threading.Event()
+
+    def drip(client: socket.socket) -> None:
+        client.sendall(b"$100000000\r\n" if scheme == "redis" else b"\x01\x00\x00\x05\xf5\xe1\x00")
+        while not done.wait(0.05):
+            client.sendall(b"x")
+
+    with server(drip) as port:
+        try:
+            assert "did not answer within 0.6 s" in why_not(url_of(scheme, port))
+        finally:
+            done.set()
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "celery-health look"], within=3)
+
+
+@SCHEMES
+def test_host_does_not_resolve(scheme: str) -> None:
+    why = why_not(f"{scheme}://:s3cr%2Ft@nope.invalid:1/0", within=3, deadline=2.5)
+    assert why.startswith("host nope.invalid does not resolve")
+
+
+@pytest.mark.parametrize("cut", [1, 7, 30, 70, 150, 300, 600, 1200])
+@pytest.mark.parametrize("then", ["hang", "close"])
+def test_redis_stops_in_mid_reply(
+    cut: int, then: str, start_redis: StartRedis, start_worker: StartWorker
+) -> None:
+    redis = start_redis(password=SECRET)
+    with proxied(redis.port, cut, then) as proxy:
+        started = clock.monotonic()
+        found = look(Target("t", f"redis://:s3cr%2Ft@127.0.0.1:{proxy.port}/0"), ASKS, deadline=DEADLINE)
+        assert clock.monotonic() - started < DEADLINE + SLACK
+    assert SECRET not in repr(found)
+    if len(proxy.received) >= cut:
+        seen = found.snapshot
+        unseen = [seen.workers, seen.queues(["celery"]), beat_of(seen).last_seen]
+        assert any(isinstance(fact, Unseen) for fact in unseen)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 300, 520, 560, 600, 660])
+@pytest.mark.parametrize("then", ["hang", "close"])
+def test_rabbitmq_stops_in_mid_reply(cut: int, then: str, rabbit_url: str, rabbit_exchange: str) -> None:
+    with proxied(5672, cut, then) as proxy:
+        started = clock.monotonic()
+        target = Target("t", f"amqp://guest:guest@127.0.0.1:{proxy.port}//", control_exchange=rabbit_exchange)
+        found = look(target, ASKS, deadline=DEADLINE)
+        assert clock.monotonic() - started < DEADLINE + SLACK
+    assert isinstance(found.snapshot.workers, Unseen) or len(proxy.received) < cut
+
+
+def test_redis_freezes_while_workers_answer(start_redis: StartRedis, start_worker: StartWorker) -> None:
+    redis = start_redis()
+    worker = start_worker(redis.url())
+    client = Redis.from_url(redis.url())
+    wait_until(lambda: client.publish("/0.celery.pidbox", ""), what="the worker's mailbox")
+    worker.freeze()
+
+    def freeze() -> None:
+        wait_until(lambda: client.exists("_kombu.binding.reply.celery.pidbox"), what="a look under way")
+        redis.process.send_signal(signal.SIGSTOP)
+
+    freezing = threading.Thread(target=freeze)
+    freezing.start()
+    started = clock.monotonic()
+    found = look(Target("t", redis.url()), ASKS, deadline=1.5)
+    assert clock.monotonic() - started < 1.5 + SLACK
+    freezing.join()
+    client.close()
+    assert isinstance(found.snapshot.workers, Unseen)
+    assert "stopped answering" in found.snapshot.workers.why or "did not answer" in found.snapshot.workers.why
+
+
+def test_redis_rejects_the_password(start_redis: StartRedis) -> None:
+    redis = start_redis(password="right")
+    why = why_not(f"redis://:s3cr%2Ft@127.0.0.1:{redis.port}/0", within=0.5)
+    assert why == f"redis://:***@127.0.0.1:{redis.port}/0 rejected the password"
+    assert why_not(f"redis://127.0.0.1:{redis.port}/0").endswith("wants a password")
+
+
+def test_redis_has_no_such_database(start_redis: StartRedis) -> None:
+    redis = start_redis()
+    assert "has no such database" in why_not(redis.url(9999))
+    assert "names no database" in why_not(f"redis://127.0.0.1:{redis.port}/billing")
+
+
+def test_rabbitmq_rejects_the_password(rabbit_url: str) -> None:
+    assert why_not("amqp://guest:s3cr%2Ft@127.0.0.1:5672//").endswith("rejected the password")
+
+
+def test_tls_against_a_plain_broker(rabbit_url: str, start_redis: StartRedis) -> None:
+    assert "TLS" in why_not(f"rediss://127.0.0.1:{start_redis().port}/0")
+    assert "does not speak TLS" in why_not("amqps://guest:guest@127.0.0.1:5672//", ssl=True)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "the target has no broker URL"),
+        ("nonsense://:s3cr%2Ft@x", "of no transport that kombu knows"),
+        ("redis://:s3cr%2Ft@127.0.0.1:99999/0", "is not a broker's URL"),
+        ("redis+socket:///nowhere/redis.sock", "cannot be opened (No such file or directory)"),
+        ("sentinel://:s3cr%2Ft@127.0.0.1:1/0", "needs master_name"),
+    ],
+)
+def test_wrong_urls(url: str, says: str) -> None:
+    assert says in why_not(url)
+
+
+def test_every_broker_of_a_failover_list_is_tried_and_named(start_redis: StartRedis) -> None:
+    first, second = free_port(), free_port()
+    why = why_not(f"redis://:s3cr%2Ft@127.0.0.1:{first}/0;redis://:s3cr%2Ft@127.0.0.1:{second}/0")
+    assert why == (
+        f"redis://:***@127.0.0.1:{first}/0 refused the connection;"
+        f" redis://:***@127.0.0.1:{second}/0 refused the connection"
+    )
+
+
+def test_without_an_app_its_facts_are_unseen(redis_url: str) -> None:
+    seen = look(Target("t", redis_url), [AskSchedule(), AskApp(), AskWorkers()], deadline=5).snapshot
+    assert isinstance(seen.schedule, Unseen)
+    assert "[tool.celery-health]" in seen.schedule.why
+    assert isinstance(seen.app, Unseen)
+    assert not isinstance(seen.workers, Unseen)
+
+
+def test_a_deadline_holds_in_frozen_time(redis_url: str) -> None:
+    """freezegun freezes time.monotonic too, so a loop of ours that trusted it would never end."""
+    with freeze_time("2020-01-01"), server(hang) as port:
+        frozen = time.monotonic()
+        assert "never answered" in why_not(url_of("redis", port))
+        assert time.monotonic() == frozen
+        seen = look(Target("t", redis_url), [AskWorkers()], deadline=5).snapshot
+        assert not isinstance(seen.workers, Unseen)
+        assert seen.now.year > 2020, "ages are against the real time, as heartbeats are"
+
+
+def test_a_look_leaves_no_thread(redis_url: str, threads: Callable[[], set[str]]) -> None:
+    before = threads()
+    look(Target("t", redis_url), ASKS, deadline=5)
+    why_not(f"redis://:s3cr%2Ft@127.0.0.1:{free_port()}/0")
+    with server(hang) as port:
+        why_not(url_of("redis", port))
+    wait_until(lambda: threads() == before, within=3)
+
+
+@pytest.fixture
+def threads() -> Callable[[], set[str]]:
+    return lambda: {
+        thread.name for thread in threading.enumerate() if thread.name.startswith("celery-health")
+    }
