@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +19,7 @@ import pytest
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
 from tests.conftest import IMPOSSIBLE
-from tests.sandbox.remains import Owner, Remains, wait_until
+from tests.sandbox.remains import OWNER, Owner, Remains, wait_until
 
 #: Leaves the session, the process group and its parent.
 DAEMON = """
@@ -152,3 +156,42 @@ def test_the_end_of_the_keeper_is_the_end_of_all(project: Callable[..., AppSpec]
     wait_until(lambda: not remains.alive())
     sandbox.close()
     sandbox.close()
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=str)
+@pytest.mark.parametrize("after", [0.1, 0.3, 0.6])
+def test_nothing_is_left_when_its_owner_ends_while_it_starts(
+    end: int, after: float, project: Callable[..., AppSpec], tmp_path: Path
+) -> None:
+    place = Path("/tmp") / f"chs-{os.getpid()}-{tmp_path.name[-1]}"
+    place.mkdir()
+    app = project()
+    asked = {
+        "app": app.app,
+        "root": str(app.root),
+        "env": dict(app.env),
+        "spec": {},
+        "attach": "",
+        "share": "",
+    }
+    env = {**os.environ, "TMPDIR": str(place)}
+    command = [sys.executable, "-c", OWNER, json.dumps(asked)]
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(after)
+        process.send_signal(end)
+    try:
+        wait_until(lambda: not any(place.iterdir()), within=5)
+        wait_until(lambda: not _of_place(place), within=5)
+    finally:
+        shutil.rmtree(place)
+
+
+def _of_place(place: Path) -> list[int]:
+    """Processes with this folder of temporary files, brokers among them."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("TMPDIR") == str(place):
+                found.append(process.pid)
+    return found
