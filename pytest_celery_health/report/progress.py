@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from pytest_celery_health.durations import spell
@@ -28,11 +30,14 @@ class Reporter:
         if capture is not None:
             capture.suspend_global_capture(in_=True)
         try:
-            if live and before is not None:
-                terminal.rewrite(line, erase=True)
-            else:
+            if not live:
                 terminal.ensure_newline()
-                terminal.write_line(line) if not live else terminal.write(line)
+                terminal.write_line(line)
+            else:
+                if before is None:
+                    terminal.ensure_newline()
+                width = shutil.get_terminal_size().columns - 1
+                terminal.rewrite(line[:width], erase=True)
             if live and (not progress.open or progress.over):
                 terminal.write_line("")
         finally:
