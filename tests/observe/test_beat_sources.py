@@ -14,7 +14,9 @@ from redis import Redis
 
 from pytest_celery_health import AskBeat, BeatFresh, Unseen, judge
 from pytest_celery_health.observe import beat
+from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.info import AppSpec
+from pytest_celery_health.sandbox import Sandbox, SandboxSpec
 from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
 
@@ -129,7 +131,9 @@ def test_own_redis_that_refuses_or_hangs(scene):
         start = time.monotonic()
         found = seen(scene, f"redis:{KEY}", f"redis://:s3cret@127.0.0.1:{port}/0", deadline=1.0)
         assert time.monotonic() - start < 1.25
-    assert f"redis://:***@127.0.0.1:{port}/0" in found.last_seen.why
+    assert found.last_seen.why.startswith(
+        f"key {KEY} on redis://:***@127.0.0.1:{port}/0 could not be read: Timeout"
+    )
     refused = seen(scene, f"redis:{KEY}", f"redis://:s3cret@127.0.0.1:{port}/0")
     assert refused.last_seen.why.startswith(
         f"key {KEY} on redis://:***@127.0.0.1:{port}/0 could not be read: Error 111 connecting to 127.0.0.1"
@@ -237,6 +241,43 @@ def test_call_that_fails(scene, project):
     assert seen(scene, "call:shop:last_beat").last_seen == Unseen(
         "shop:last_beat() belongs to the app, and this target has none at hand", never=True
     )
+
+
+def test_sources_in_the_sandbox(tmp_path):
+    """In the sandbox a function runs sealed, and sees what the sandbox's own beat and worker wrote."""
+    (tmp_path / "shop.py").write_text(
+        """
+import os, time
+from celery import Celery
+from redis import Redis
+
+app = Celery("shop", broker="redis://redis.prod.example:6379/0")
+app.conf.beat_schedule = {"heartbeat": {"task": "shop.beat", "schedule": 60.0}}
+
+@app.task(name="shop.beat")
+def beat():
+    Redis.from_url(os.environ["REDIS_URL"]).set("heartbeat", time.time())
+
+def last_beat():
+    return Redis.from_url(os.environ["REDIS_URL"]).get("heartbeat")
+
+def last_beat_in_production():
+    return Redis.from_url("redis://127.0.0.1:1/0").get("heartbeat")
+"""
+    )
+    app = AppSpec("shop:app", tmp_path, env={"REDIS_URL": "redis://redis.prod.example:6379/3"})
+    spec = SandboxSpec(workers=1, beat=("heartbeat",), redirect_env=("REDIS_URL",))
+
+    def last_seen(source, url=""):
+        return look(sandbox.target, [AskBeat(source, url)], deadline=20).snapshot.beat(source).last_seen
+
+    with Sandbox(spec, app) as sandbox:
+        called = last_seen("call:shop:last_beat")
+        assert called == last_seen("redis:heartbeat", "redis://redis.prod.example:6379/3")
+        assert datetime.now(timezone.utc) - called < timedelta(minutes=1)
+        leaked = last_seen("call:shop:last_beat_in_production").why
+    assert "the sandbox refused a connection to 127.0.0.1:1" in leaked
+    assert "\n" not in leaked
 
 
 def test_ping_of_a_real_beat(scene, start_beat):

@@ -42,7 +42,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
             environ={**os.environ, **target.env},
         )
     except ProjectError as error:
-        return Unseen(str(error))
+        return Unseen("; ".join(line.strip() for line in str(error).splitlines()))
     if value is None:
         return Unseen(f"{where} returned None: no heartbeat so far")
     found = moment(value, where, "returned")
