@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -111,26 +112,28 @@ class Client:
             return False
         try:
             last: bool = self.ask("others")["others"] == 0
-        except KeeperGoneError:
+        except KeeperGoneError:  # killed, and with it its children: their files are left
             last = True
-        if last:
-            # The keeper's own end of the connection closes when it exits.
-            self._connection.shutdown(socket.SHUT_WR)
-            self._await_end()
-        self._connection.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        with self._connection:
+            if last:
+                self._await_end()
         if self._process is not None:
             if last:
-                self._process.wait(_PATIENCE)
+                self._process.wait()
             else:
-                self._process.returncode = (
-                    0  # others need it still: nothing of ours to wait for, or to warn of
-                )
+                self._process.returncode = 0  # others need it still, so do not warn of it
         return last
 
     def _await_end(self) -> None:
-        self._connection.settimeout(keeper.GRACE + keeper.BROKER_GRACE + keeper.LAST_RESORT + _PATIENCE)
+        """Until the keeper's end of the connection closes, which is when it exits."""
+        within = keeper.GRACE + keeper.BROKER_GRACE + keeper.LAST_RESORT + _PATIENCE
+        self._connection.settimeout(within)
         try:
+            self._connection.shutdown(socket.SHUT_WR)
             while self._connection.recv(1 << 16):
                 pass
-        except ConnectionError:
-            pass
+        except TimeoutError:
+            raise TimeoutError(f"processes of the sandbox were still there after {within:g} s") from None
+        except OSError:
+            pass  # it has gone already

@@ -199,7 +199,7 @@ def world():
         "threads": [thread.name for thread in threading.enumerate()],
         "signals": [str(signal.getsignal(number)) for number in signal.valid_signals()],
         "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
-        "celery": [name for name in ("celery", "kombu", "redis", "tiny") if name in sys.modules],
+        "celery": [name for name in ("celery", "kombu", "redis", "valkey", "tiny") if name in sys.modules],
     }
 
 app = AppSpec("tiny:app", Path(sys.argv[1]), env={"SCRATCH": sys.argv[2]})
