@@ -6,6 +6,7 @@ for `wake`.
 
 from __future__ import annotations
 
+import json
 import select
 import socket
 import threading
@@ -21,7 +22,6 @@ from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ContentDisallowed, DecodeError, KombuError
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps, loads
 
 #: Bounds of our own connections, in seconds: a broker that hangs must not hang the test.
 CONNECT_TIMEOUT = 4
@@ -203,6 +203,7 @@ class RedisMailboxes(Mailboxes):
         self.pubsub = self.client.pubsub()
         self.pubsub.subscribe(self.bell)
         self._decoded = lru_cache(maxsize=32)(self._decode)
+        self._encoded = lru_cache(maxsize=4096)(self._encode)
 
     @property
     def errors(self) -> tuple[type[BaseException], ...]:
@@ -237,21 +238,29 @@ class RedisMailboxes(Mailboxes):
     def send(self, replies: Sequence[Reply]) -> None:
         channel = self._channel()
         tables: dict[str, list[tuple[str, ...]]] = {}
+        queues: dict[str, list[str]] = {}
+        for reply in replies:
+            if reply.exchange not in tables:
+                tables[reply.exchange] = channel.get_table(reply.exchange) if reply.exchange else []
+            body, encoding = self._encoded(reply.payload)
+            message = channel.prepare_message(
+                body,
+                content_type=reply.content_type,
+                content_encoding=reply.content_encoding,
+                headers=dict(reply.headers),
+                properties={
+                    "delivery_mode": 1,
+                    "body_encoding": encoding,
+                    "delivery_tag": str(uuid4()),
+                    "delivery_info": {"exchange": reply.exchange, "routing_key": reply.routing_key},
+                },
+            )
+            bound = [row[2] for row in tables[reply.exchange] if row[0] == reply.routing_key]
+            for queue in bound if reply.exchange else [reply.routing_key]:
+                queues.setdefault(queue, []).append(json.dumps(message))
         with self.client.pipeline(transaction=False) as pipe:
-            for reply in replies:
-                if reply.exchange not in tables:
-                    tables[reply.exchange] = channel.get_table(reply.exchange) if reply.exchange else []
-                message = self._message(channel, reply)
-                body, encoding = channel.encode_body(message["body"], channel.body_encoding)
-                message["body"] = body
-                message["properties"].update(
-                    body_encoding=encoding,
-                    delivery_tag=str(uuid4()),
-                    delivery_info={"exchange": reply.exchange, "routing_key": reply.routing_key},
-                )
-                queues = [row[2] for row in tables[reply.exchange] if row[0] == reply.routing_key]
-                for queue in queues if reply.exchange else [reply.routing_key]:
-                    pipe.lpush(queue, dumps(message))
+            for queue, messages in queues.items():
+                pipe.lpush(queue, *messages)
             pipe.execute()
 
     def close(self) -> None:
@@ -282,9 +291,14 @@ class RedisMailboxes(Mailboxes):
             elif message is None and monotonic() >= until:
                 raise TimeoutError(f"the broker did not confirm {kind} within {SOCKET_TIMEOUT} s")
 
+    def _encode(self, payload: str) -> tuple[str, str]:
+        channel = self._channel()
+        encoded: tuple[str, str] = channel.encode_body(payload.encode(), channel.body_encoding)
+        return encoded
+
     def _decode(self, data: bytes) -> Mapping[str, Any] | None:
         try:
-            raw = loads(bytes_to_str(data))
+            raw = json.loads(data)
             return read(self.connection.default_channel.message_to_python(raw))
         except (ValueError, TypeError, KeyError):
             return None

@@ -602,7 +602,7 @@ class Fleet:
         worker = self._workers.get(letter.address)
         if worker is None or not _addressed(worker.name, letter.body):
             return
-        state = worker.state
+        state = worker._state
         command = letter.body["method"]
         if state["silent"] or (state["only"] is not None and command not in state["only"]):
             return
