@@ -127,7 +127,9 @@ class Run:
             target = self.target()
         except (TargetError, ContractError) as error:
             return Look(_blind(asks, Unseen(str(error)), self.target_name), took=0.0)
-        result = look(target, asks, deadline=self.contract.deadline_of(self.target_name))
+        # A sampled interval is not spent on waiting for an answer.
+        sampled = max((ask.progress_over or 0.0 for ask in asks if isinstance(ask, AskQueues)), default=0.0)
+        result = look(target, asks, deadline=self.contract.deadline_of(self.target_name) + sampled)
         self.looks.append(result)
         return result
 
