@@ -134,21 +134,16 @@ class HealthSession:
         self._undo: list[Any] = []
         self.reporter = Reporter(config)
         run.progress = self.reporter
-        self._name_contract()
+        self._find_modules()
         if not self.is_worker:
             self._end_on_sigterm()
 
-    def _name_contract(self) -> None:
-        """Have pytest collect the contract's file, and find the project's modules."""
-        contract = self.run.contract
-        root = str(contract.path.parent)
+    def _find_modules(self) -> None:
+        """Without a test module of its own the project would not be importable."""
+        root = str(self.run.contract.path.parent)
         if root not in sys.path:
             sys.path.insert(0, root)
             self._undo.append(lambda: sys.path.remove(root))
-        here = self.config.invocation_params.dir
-        named = {(here / arg.split("::")[0]).resolve() for arg in self.config.args}
-        if contract.rows and contract.path.resolve() not in named:
-            self.config.args.append(str(contract.path))
 
     def _end_on_sigterm(self) -> None:
         """CI systems cancel with SIGTERM, on which pytest runs no finalizer: end as on Ctrl-C."""
@@ -191,8 +186,9 @@ class HealthSession:
         return collector
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         self._refuse_decorated_classes()
+        self._add_rows(session, items)
         kept: dict[str, pytest.Item] = {}
         dropped: list[pytest.Item] = []
         for item in items:
@@ -209,6 +205,21 @@ class HealthSession:
         if dropped:
             self.config.hook.pytest_deselected(items=dropped)
         items[:] = list(kept.values())
+
+    def _add_rows(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        """The rows, unless an argument names their file or a folder brought it.
+
+        Naming the file as one more argument would do, but before 9.0 pytest loses a folder's tests when a
+        file in it is named as well.
+        """
+        contract = self.run.contract
+        here = self.config.invocation_params.dir
+        named = {(here / arg.split("::")[0]).resolve() for arg in self.config.args}
+        if not contract.rows or contract.path.resolve() in named or any(isinstance(i, Row) for i in items):
+            return
+        collector: ContractFile = ContractFile.from_parent(session, path=contract.path)
+        collector.run = self.run
+        items.extend(session.genitems(collector))
 
     def _refuse_decorated_classes(self) -> None:
         """`@mark.celery_health(SomeClass)` without parentheses marks the class and swallows the test."""
