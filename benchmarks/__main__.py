@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         rows.append(row)
                         print(f"{row.title} measured", file=sys.stderr)
     if "startup" in chosen:
-        empty = startup.row(1 if told.quick else 20)
+        empty = startup.row(1 if told.quick else 40)
         notes.extend(startup.summary(empty))
         rows.append(empty)
     print(setting())

@@ -28,12 +28,13 @@ class Row:
     """What came of a comparison: medians in seconds, the first side being ours.
 
     goal: how many times faster ours is to be than the second side; None where no goal is set.
+    taken: every time measured, in order.
     """
 
     title: str
     medians: Mapping[str, float]
     goal: float | None = None
-    spread: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    taken: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -58,12 +59,7 @@ def compare(title: str, sides: Sequence[Side], rounds: int, goal: float | None =
                 begun = time.perf_counter()
                 side.run()
                 taken[side.name].append(time.perf_counter() - begun)
-    return Row(
-        title,
-        {name: median(times) for name, times in taken.items()},
-        goal,
-        {name: (min(times), max(times)) for name, times in taken.items()},
-    )
+    return Row(title, {name: median(times) for name, times in taken.items()}, goal, taken)
 
 
 def table(rows: Sequence[Row], *, goals: bool = True) -> str:

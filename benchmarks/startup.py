@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from statistics import median
 
 from benchmarks.measure import Row, Side, compare
 
@@ -44,11 +45,15 @@ def empty_run(plugin: str, folder: str) -> Callable[[], object]:
 
 
 def summary(row: Row) -> Sequence[str]:
-    """What each plugin adds, in milliseconds."""
-    alone = row.medians["pytest alone"]
-    return [
-        f"{name.removeprefix('pytest with ')} adds {(seconds - alone) * 1000:+.1f} ms to an empty collection"
-        f" of {alone * 1000:.0f} ms"
-        for name, seconds in row.medians.items()
-        if name != "pytest alone"
-    ]
+    """What each plugin adds: the median of the differences within a round, and their middle half."""
+    alone = row.taken["pytest alone"]
+    lines = []
+    for name, times in row.taken.items():
+        if name != "pytest alone":
+            added = sorted(1000 * (with_it - without) for with_it, without in zip(times, alone, strict=True))
+            quarter = len(added) // 4
+            lines.append(
+                f"{name.removeprefix('pytest with ')} adds {median(added):+.1f} ms to an empty collection"
+                f" ({added[quarter]:+.1f} to {added[-1 - quarter]:+.1f})"
+            )
+    return lines
