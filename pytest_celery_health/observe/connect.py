@@ -58,6 +58,11 @@ class Link:
                 return self.connection
         raise UnreachableError("; ".join(troubles))
 
+    @property
+    def can_broadcast(self) -> bool:
+        """Whether the transport has remote control. Asks its library, not the broker."""
+        return bool(self.connection.supports_exchange_type("fanout"))
+
     def explain(self, trouble: BaseException, *, opening: bool = False) -> str:
         """What `trouble` means for a reader, passwords masked."""
         if self._cut:
@@ -149,7 +154,8 @@ class Link:
             return ""
         if not self.target.ssl and self.connection.transport.driver_type == "amqp":
             said = self._first_bytes(min(_EVIDENCE, self.deadline.left()))
-            if said and not said.startswith((b"AMQP", b"\x01")):
+            spoke_first = any(getattr(each, "errno", 0) == errno.EINVAL for each in _chain(trouble))
+            if said and (spoke_first or not said.startswith((b"AMQP", b"\x01"))):
                 return f"speaks another protocol (answered {_line(said)!r})"
         if any(_odd_frame(each) for each in _chain(trouble)):
             return "speaks another protocol"
@@ -273,7 +279,7 @@ def _timeout(trouble: BaseException, waited: str, *, opening: bool) -> str:
 
 
 def _hung_up(trouble: BaseException) -> bool:
-    # EINVAL: an option was to be set on a socket that the server had closed before.
+    # EINVAL: the server had closed the socket, or spoken first, when py-amqp set the socket's options.
     if isinstance(trouble, OSError) and trouble.errno == errno.EINVAL:
         return True
     return isinstance(trouble, _CLOSED) or bool(_CLOSED_WORDS.search(str(trouble)))

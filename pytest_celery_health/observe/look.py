@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pytest_celery_health.durations import spell
 from pytest_celery_health.facts import (
@@ -176,18 +176,19 @@ class _Visit:
                 self._facts[App] = App(app.name, app.tasks)
 
     def _see(self, stack: ExitStack) -> None:
-        connection = self._connect(stack)
-        workers: Workers | Unseen = connection if isinstance(connection, Unseen) else self._ask(stack)
+        link = self._connect(stack)
+        connection = link if isinstance(link, Unseen) else link.connection
+        workers: Workers | Unseen = Unseen("the workers were not asked")
+        ask: Callable[[frozenset[str]], Workers | Unseen] = lambda _: workers  # noqa: E731
+        if isinstance(link, Unseen):
+            workers = link
+        else:
+            ask = self._asker(link, stack)
+            if self._workers_asks or self._queues_asks or "ping" in self._beat_sources:
+                workers = ask(frozenset())
         if Workers in self._asked_kinds():
             self._keep(Workers, workers)
-        context = Context(
-            self.target,
-            connection,
-            self.deadline,
-            workers,
-            lambda details: self._ask(stack, details),
-            self._count,
-        )
+        context = Context(self.target, connection, self.deadline, workers, ask, self._count)
         if self._queues_asks:
             self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
         for source, url in self._beat_sources.items():
@@ -196,8 +197,9 @@ class _Visit:
                 beat = Beat(beat, source)
             self._facts["beat", source] = beat if beat.source == source else replace(beat, source=source)
 
-    def _connect(self, stack: ExitStack) -> Any:
-        if not (self._workers_asks or self._queues_asks or any(map(_needs_broker, self._beat_sources))):
+    def _connect(self, stack: ExitStack) -> Link | Unseen:
+        by_broker = any(self._needs_broker(*each) for each in self._beat_sources.items())
+        if not (self._workers_asks or self._queues_asks or by_broker):
             return Unseen("the broker was not asked")
         try:
             from pytest_celery_health.observe.connect import Link
@@ -205,85 +207,33 @@ class _Visit:
             link = Link(self.target, self.deadline)
             self._link = link
             stack.callback(link.close)
-            return link.connection if not _has_fanout(link) else link.open()
+            # Without remote control there is nothing that a look could read either.
+            if link.can_broadcast:
+                link.open()
         except Exception as trouble:  # noqa: BLE001 - kombu, its transports and drivers raise what they like
             why = self._because(trouble)
             self._fail(why)
             return why
+        return link
 
-    def _ask(self, stack: ExitStack, details: frozenset[str] | None = None) -> Workers | Unseen:
-        """One round of remote control."""
-        link = self._link
-        if link is None:
-            return Unseen("the broker was not asked")
-        if not _has_fanout(link):
-            return Unseen(
-                f"kombu's {link.connection.transport.driver_type} has no remote control", never=True
-            )
-        return self._guarded(partial(self._round, link, stack, details))
+    def _needs_broker(self, source: str, url: str) -> bool:
+        return not source.startswith(("file:", "call:")) and (not url or self.target.sealed)
 
-    def _round(self, link: Link, stack: ExitStack, details: frozenset[str] | None) -> Workers:
-        from pytest_celery_health.observe import remote_control
-        from pytest_celery_health.observe.remote_control_redis import RedisMailbox
-        from pytest_celery_health.observe.replies import Tally
-        from pytest_celery_health.observe.worker_clock import with_clocks
+    def _asker(self, link: Link, stack: ExitStack) -> Callable[[frozenset[str]], Workers | Unseen]:
+        """Asks the workers what all asks need, or (for a second time) only the details it is given."""
+        from pytest_celery_health.observe.fleet import Fleet, Question
 
-        connection: Any = link.connection
-        kind = connection.transport.driver_type
-        names = frozenset(name for ask in self._workers_asks for name in ask.names)
-        at_least = max((ask.at_least for ask in self._workers_asks), default=0)
-        asked = self._details() if details is None else details
-        patience = remote_control.Patience(self.deadline, self.cancelled.is_set)
-        if kind == "redis":
-            mailbox = RedisMailbox(
-                connection.default_channel, self.target.options, self.target.control_exchange, self.deadline
-            )
-            stack.callback(mailbox.close)
-            tally = Tally(asked)
+        fleet = Fleet(link, self.target, self.deadline, self.cancelled.is_set, stack, self._count)
+        everything = Question.of(self._workers_asks, self._queues_asks, beat="ping" in self._beat_sources)
+
+        def ask(details: frozenset[str]) -> Workers | Unseen:
+            question = replace(everything, details=details) if details else everything
             try:
-                mailbox.ask(tally, patience)
+                return self._guarded(partial(fleet.ask, question))
             finally:
-                self.swept += mailbox.swept
-        else:
-            tally = Tally(asked, names if self._only_named() else None)
-            remote_control.ask(connection, self.target.control_exchange, tally, names, at_least, patience)
-        self.received += tally.received
-        if tally.full:
-            raise _TooMuchError(f"workers answered with more than {tally.received:,} bytes")
-        workers = tally.workers(self._now(connection, asked))
-        missing = names - {worker.name for worker in workers.answered} - set(workers.beats)
-        if kind == "amqp" and missing:
-            held = remote_control.held_mailboxes(connection, self.target.control_exchange, missing)
-            workers = replace(workers, silent=held)
-        if "clock" in asked:
-            patience = remote_control.Patience(self.deadline, self.cancelled.is_set)
-            workers = with_clocks(connection, self.target, workers, patience, self._count)
-        return workers
+                self.swept = fleet.swept
 
-    def _details(self) -> frozenset[str]:
-        details = {detail for ask in self._workers_asks for detail in ask.details}
-        if self._queues_asks:
-            details.add("active_queues")
-            if any(ask.progress_over is not None for ask in self._queues_asks):
-                details.add("stats")
-        return frozenset(details)
-
-    def _only_named(self) -> bool:
-        """Whether nobody but the named workers matters, so that nobody else need be asked."""
-        return (
-            bool(self._workers_asks)
-            and not self._queues_asks
-            and not any(source == "ping" for source in self._beat_sources)
-            and all(ask.names and ask.at_least <= len(ask.names) for ask in self._workers_asks)
-        )
-
-    def _now(self, connection: Any, details: frozenset[str]) -> float:
-        """The epoch that starting times are against: Redis' where there is one, a clock that all share."""
-        if details & {"active", "reserved"} and connection.transport.driver_type == "redis":
-            with suppress(Exception):
-                whole, micro = connection.default_channel.client.time()
-                return float(whole) + float(micro) / 1e6
-        return epoch()
+        return ask
 
     def _guarded(self, read: Callable[[], T]) -> T | Unseen:
         """What `read` returns, or why it did not."""
@@ -296,15 +246,15 @@ class _Visit:
 
     def _because(self, trouble: Exception) -> Unseen:
         from pytest_celery_health.observe.connect import UnreachableError
-        from pytest_celery_health.observe.remote_control_redis import LostBindingError
+        from pytest_celery_health.observe.fleet import FleetError
 
-        if isinstance(trouble, (UnreachableError, LostBindingError, _TooMuchError)):
+        if isinstance(trouble, (UnreachableError, FleetError)):
             return Unseen(str(trouble))
         if self._link is None:
             return Unseen(mask(f"{type(trouble).__name__}: {trouble}", secrets_in(self.target.url)))
         return Unseen(self._link.explain(trouble))
 
-    def _keep(self, kind: type, found: Any) -> None:
+    def _keep(self, kind: type, found: Fact | Unseen) -> None:
         if isinstance(found, Unseen):
             self._unseen[kind] = found
         else:
@@ -317,19 +267,6 @@ class _Visit:
 
     def _count(self, received: int) -> None:
         self.received += received
-
-
-class _TooMuchError(Exception):
-    """The replies were larger than a look takes in."""
-
-
-def _has_fanout(link: Link) -> bool:
-    """Whether the transport can broadcast. Asks its library, not the broker."""
-    return bool(link.connection.supports_exchange_type("fanout"))
-
-
-def _needs_broker(source: str) -> bool:
-    return source.partition(":")[0] not in ("file", "call")
 
 
 def _queues(context: Context, asks: tuple[AskQueues, ...]) -> Queues | Unseen:

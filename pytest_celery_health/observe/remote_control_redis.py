@@ -23,10 +23,6 @@ _AT_ONCE = 1000
 _FANOUT_PREFIX = "/{db}."
 
 
-class LostBindingError(Exception):
-    """The reply queue's binding was gone when it was to be removed, so replies may have been lost."""
-
-
 class RedisMailbox:
     """A reply queue of ours, on the channel of the look's connection. Close it, whatever happens."""
 
@@ -48,10 +44,10 @@ class RedisMailbox:
     def reply_exchange(self) -> str:
         return f"reply.{self.namespace}.pidbox"
 
-    def ask(self, tally: Tally, patience: Patience) -> None:
-        """Broadcasts what `tally` requests and takes the replies in.
+    def ask(self, tally: Tally, patience: Patience) -> bool:
+        """Broadcasts what `tally` requests and takes the replies in; whether none of them can have been lost.
 
-        Raises what redis-py raises, and LostBindingError.
+        Raises what redis-py raises.
         """
         pipeline = self.client.pipeline(transaction=False)
         pipeline.sadd(self.table, self.member)
@@ -72,7 +68,7 @@ class RedisMailbox:
         # Whoever has not answered may be putting a reply into the queue at this moment.
         self._late = not tally.complete
         leftovers = list(self._leftovers(members))
-        self._unbind(leftovers)
+        return self._unbind(leftovers)
 
     def close(self) -> None:
         """Removes what is ours on the broker, a reply that came late included."""
@@ -114,7 +110,8 @@ class RedisMailbox:
         tally.received += len(raw) - len(data)
         tally.take(ticket, data, kind)
 
-    def _unbind(self, leftovers: list[tuple[str, str]]) -> None:
+    def _unbind(self, leftovers: list[tuple[str, str]]) -> bool:
+        """Removes what is ours and the leftovers; whether our binding was still there."""
         pipeline = self.client.pipeline(transaction=False)
         pipeline.srem(self.table, self.member)
         pipeline.delete(self.queue)
@@ -124,10 +121,7 @@ class RedisMailbox:
         removed = pipeline.execute()
         self._bound = False
         self.swept += sum(bool(count) for count in removed[2::2])
-        if not removed[0]:
-            raise LostBindingError(
-                f"the broker lost our reply queue's binding in {self.reply_exchange} while workers answered"
-            )
+        return bool(removed[0])
 
     def _leftovers(self, members: Iterable[Any]) -> Iterable[tuple[str, str]]:
         for raw in members:

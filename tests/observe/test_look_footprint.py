@@ -200,7 +200,7 @@ def test_a_binding_that_is_lost_in_mid_look_is_no_empty_fleet(
     losing.join()
     client.close()
     assert isinstance(seen, Unseen)
-    assert "lost our reply queue's binding" in seen.why
+    assert "lost the binding of our reply queue" in seen.why
 
 
 def rabbit_objects(start: str) -> set[str]:
