@@ -248,21 +248,21 @@ class NoPoison(Check):
 
 
 def test_a_check_of_the_project_s_own(contract: From, project: Path) -> None:
-    (project / "acme_checks").mkdir()
-    (project / "acme_checks" / "poison.py").write_text(THIRD_PARTY)
+    (project / "shop_checks").mkdir()
+    (project / "shop_checks" / "poison.py").write_text(THIRD_PARTY)
 
     rows = contract("""
         [tool.celery-health]
         app = "shop"
         [tool.celery-health.check.dlq]
-        use = "acme_checks.poison:NoPoison"
+        use = "shop_checks.poison:NoPoison"
         [tool.celery-health.check.other]
-        use = "acme_checks.poison:NoPoison"
+        use = "shop_checks.poison:NoPoison"
         queue = "dead"
         at_most = 3
     """).rows
 
-    from acme_checks.poison import NoPoison  # type: ignore[import-not-found]
+    from shop_checks.poison import NoPoison  # type: ignore[import-not-found]
 
     assert [row.check for row in rows] == [NoPoison("dlq"), NoPoison("dead", at_most=3)]
     assert str(project) in sys.path

@@ -68,10 +68,11 @@ def test_missing_key(scene):
     [
         ("soon", "holds 'soon', which is not a time"),
         (
-            pickle.dumps(time.time()),
+            pickle.dumps(1768478400.5),
             "holds something that is not text, as Django's cache writes it: use call:, ",
         ),
     ],
+    ids=["garbage", "pickle"],
 )
 def test_key_that_holds_no_time(scene, value, why):
     """Garbage is unknown, never fresh."""
