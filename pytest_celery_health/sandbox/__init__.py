@@ -245,11 +245,10 @@ class Sandbox:
 
     def _spawn_children(self, launch: Launch, seal: Seal) -> None:
         client = self._running()
-        suffix = client.folder.name.rpartition("-")[2]
         for index, name in enumerate(self._children()):
             task = {
                 "name": name,
-                "node": f"{name}@sandbox-{suffix}",
+                "node": f"{name}@sandbox",
                 "app": self.app.app,
                 "hook": self.app.hook,
                 "target": self.app.target,
