@@ -9,6 +9,9 @@ from pytest_celery_health.facts import NOT_ASKED, Queue, Unseen
 from pytest_celery_health.observe.queues.base import NO_TIME, Depths, Known, Reader
 
 NOT_FOUND = 404
+#: Declares that are sent before the first answer is read, and the types of their arguments.
+_AT_ONCE = 200
+_DECLARE = "BsbbbbbF"
 
 
 class AmqpQueues(Reader):
@@ -25,28 +28,51 @@ class AmqpQueues(Reader):
         if unacked:
             held = Unseen("AMQP does not tell what is unacknowledged; ask the management API", never=True)
         channel = self.connection.channel()
+        queues: list[Queue] = []
+        at_once = _AT_ONCE
         try:
-            queues = []
-            for name in names:
-                queues.append(
-                    self._declared(channel, name) if not self.deadline.passed else _blind(name, NO_TIME)
-                )
+            while len(queues) < len(names):
+                batch = names[len(queues) : len(queues) + at_once]
+                if self.deadline.passed:
+                    queues.extend(_blind(name, NO_TIME) for name in batch)
+                    continue
+                declared = self._declared(channel, batch)
+                # What follows a refusal in its batch was said in vain.
+                refused = any(queue.exists is not True for queue in declared)
+                at_once = 1 if refused else min(2 * at_once, _AT_ONCE)
+                queues.extend(declared)
         finally:
             channel.close()
         return Depths(tuple(queues), held)
 
-    def _declared(self, channel: Any, name: str) -> Queue:
-        if self.deadline.passed:
-            return _blind(name, NO_TIME)
-        try:
-            _, ready, consumers = channel.queue_declare(queue=name, passive=True)
-        except self.connection.channel_errors as error:
-            # py-amqp opens the channel again after the broker closed it.
-            if getattr(error, "reply_code", None) == NOT_FOUND:
-                return Queue(name, ready=0, exists=False, consumers=0)
-            return _blind(name, Unseen(f"the broker refused a passive declare of it: {error}"))
-        self.received(len(name) + 8)
-        return Queue(name, ready=ready, exists=True, consumers=consumers)
+    def _declared(self, channel: Any, names: Sequence[str]) -> list[Queue]:
+        """All of them said before the first answer is read; up to the first that was refused."""
+        from amqp import spec
+
+        if hasattr(channel, "send_method"):
+            for name in names:
+                channel.send_method(
+                    spec.Queue.Declare, _DECLARE, (0, name, True, False, False, False, False, {})
+                )
+        queues = []
+        for name in names:
+            try:
+                if hasattr(channel, "send_method"):
+                    _, ready, consumers = channel.wait(spec.Queue.DeclareOk, returns_tuple=True)
+                else:
+                    _, ready, consumers = channel.queue_declare(queue=name, passive=True)
+            except self.connection.channel_errors as error:
+                # py-amqp opens the channel again after the broker closed it.
+                if getattr(error, "reply_code", None) == NOT_FOUND:
+                    queues.append(Queue(name, ready=0, exists=False, consumers=0))
+                else:
+                    queues.append(
+                        _blind(name, Unseen(f"the broker refused a passive declare of it: {error}"))
+                    )
+                break
+            self.received(len(name) + 8)
+            queues.append(Queue(name, ready=ready, exists=True, consumers=consumers))
+        return queues
 
 
 def _blind(name: str, why: Unseen) -> Queue:
