@@ -41,9 +41,7 @@ class Question:
             details.add("active_queues")
         if any(ask.progress_over is not None for ask in queues):
             details.add("stats")
-        only = (
-            not queues and not beat and all(ask.names and ask.at_least <= len(ask.names) for ask in workers)
-        )
+        named = all(ask.names and ask.at_least <= len(ask.names) for ask in workers)
         return cls(
             frozenset(details),
             frozenset(name for ask in workers for name in ask.names),
