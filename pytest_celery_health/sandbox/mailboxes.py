@@ -329,7 +329,6 @@ class AmqpMailboxes(Mailboxes):
         self.consuming = self.connection.default_channel
         self._ring, self._bell = socket.socketpair()
         self._bell.setblocking(False)
-        self.names: dict[int, str] = {}
 
     def open(self, names: Mapping[int, str]) -> None:
         # On a channel of its own: a name that another connection has closes the channel (405).
@@ -342,7 +341,6 @@ class AmqpMailboxes(Mailboxes):
                 queue.queue_bind(nowait=True)
             exchange.declare()  # an answer to this means that all of the above is done
         for address, name in names.items():
-            self.names[address] = name
             self.consuming.basic_consume(
                 queue=self.queue(name).name,
                 no_ack=True,
@@ -354,7 +352,6 @@ class AmqpMailboxes(Mailboxes):
 
     def shut(self, addresses: Iterable[int]) -> None:
         for address in addresses:
-            self.names.pop(address, None)
             self.consuming.basic_cancel(f"sim{address}")  # the queue goes with its last consumer
 
     def fetch(self, timeout: float) -> Sequence[Letter]:

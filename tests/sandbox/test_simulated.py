@@ -460,7 +460,10 @@ def replies(redis: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             yield {
                 **pairs(app, "ping", "active", "reserved", "scheduled", "revoked", "registered"),
                 **pairs(app, "stats", "active_queues", "conf", "clock", "report", "nonsense", "heartbeat"),
-                **pairs(app, "hello", from_node="me@sim"),
+                "hello": tuple(
+                    {**answer, "revoked": [*answer["revoked"]]}  # a mapping before Celery 5.7
+                    for answer in pairs(app, "hello", from_node="me@sim")["hello"]
+                ),
                 **pairs(app, "revoke", task_id="unknown"),
                 **pairs(app, "add_consumer", queue="more"),
                 **pairs(app, "cancel_consumer", queue="more"),
