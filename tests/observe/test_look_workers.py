@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
 
-from pytest_celery_health.facts import AskBeat, AskWorkers, Unseen, Worker, Workers
+from pytest_celery_health.facts import AskBeat, AskQueues, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
 from tests.observe.fleet import Server, StartWorker, wait_until
@@ -257,6 +259,25 @@ def test_memory_counts_its_workers_in_this_process() -> None:
     assert (worker.queues, workers.subscribed) == (("celery",), 1)
 
 
-def test_a_transport_that_cannot_broadcast_never_shows_its_workers(tmp_path: Any) -> None:
-    seen = look(Target("t", "sqlalchemy+sqlite://"), [AskWorkers()], deadline=5).snapshot.workers
-    assert isinstance(seen, Unseen)
+def test_any_transport_that_broadcasts_will_do(tmp_path: Path, start_worker: StartWorker) -> None:
+    folder = str(tmp_path / "broker")
+    (tmp_path / "broker").mkdir()
+    options = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": f"{folder}/control"}
+    start_worker("filesystem://", broker_transport_options={**options, "polling_interval": 0.02})
+    target = Target("t", "filesystem://", options={**options, "polling_interval": 0.02})
+
+    def seen() -> Snapshot | None:
+        found = look(target, [AskWorkers(at_least=1), AskQueues(("celery",))], deadline=5).snapshot
+        return found if isinstance(found.workers, Workers) and found.workers.answered else None
+
+    found = wait_until(seen)
+    assert isinstance(found.workers, Workers)
+    assert named(found.workers, "w1@x").queues == ("celery",)
+    queues = found.queues(["celery"])
+    assert isinstance(queues, Unseen) or isinstance(queues[0].ready, Unseen), "nobody reads its depths yet"
+
+
+def test_a_transport_that_cannot_broadcast_never_shows_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRANSPORT_ALIASES, "mute", "tests.observe.mute:Transport")
+    seen = look(Target("t", "mute://"), [AskWorkers(), AskQueues(("celery",))], deadline=5).snapshot
+    assert seen.workers == Unseen("kombu's mute has no remote control", never=True)
