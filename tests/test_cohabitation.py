@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,7 @@ def test_embedded_worker(celery_app, celery_worker):
 
 
 #: Unset, pytest-asyncio warns at its start.
-LOOP = ("-o", "asyncio_default_fixture_loop_scope=function")
+LOOP = ("-o", "asyncio_default_fixture_loop_scope=function") if find_spec("pytest_asyncio") else ()
 
 
 class Project:
