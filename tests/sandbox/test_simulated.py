@@ -71,10 +71,16 @@ def private(name: str, folder: Path) -> Iterator[Server]:
         server.stop()
 
 
+@contextmanager
+def private_redis(folder: Path) -> Iterator[Server]:
+    best = brokers.choose("")[0]
+    with private("redis-server" if best == "fakeredis" else best, folder) as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    best = brokers.choose("")[0]
-    with private("redis-server" if best == "fakeredis" else best, tmp_path_factory.mktemp("redis")) as server:
+    with private_redis(tmp_path_factory.mktemp("redis")) as server:
         yield server
 
 
@@ -419,8 +425,18 @@ def nap(seconds):
 
 
 @pytest.fixture(scope="module")
-def replies(redis: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Any, Any]]]:
+def another_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """For what outlives a test: in another's broker it would answer there too."""
+    with private_redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def replies(
+    another_redis: Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, tuple[Any, Any]]]:
     """What a real worker and a simulated one answer to each command, asked by the same client."""
+    redis = another_redis
     folder = tmp_path_factory.mktemp("real")
     (folder / "real.py").write_text(textwrap.dedent(REAL.format(url=redis.url, control=CONTROL)))
     command = [
