@@ -35,18 +35,22 @@ class Link:
         self.deadline = deadline
         self.secrets = secrets_in(target.url, target.options, target.ssl)
         self.name = masked_url(target.url)
-        self.connection: Connection = self._make()
         self._cut = False
+        self._alone = True
+        self.connection: Connection = self._make()
 
     def open(self) -> Connection:
         """Connects to the first broker that lets us. Raises UnreachableError."""
         urls = self._urls()
+        self._alone = len(urls) == 1
         troubles = []
         for place, url in enumerate(urls):
             if place:
                 self.connection.switch(url)
-            self._bound(self.deadline.left() / (len(urls) - place))
-            self.name = masked_url(self.target.url if len(urls) == 1 else url)
+            left = self.deadline.left()
+            # A little less, so that the driver's own word for it still comes within the deadline.
+            self._bound((left - min(0.1, left / 10)) / (len(urls) - place))
+            self.name = masked_url(self.target.url if self._alone else url)
             try:
                 # Not connect(): it retries by a rule of its own.
                 self.connection.default_channel  # noqa: B018
@@ -68,7 +72,7 @@ class Link:
         if self._cut:
             # What was raised is only that we shut the socket.
             return f"{self.name} did not answer within {spell(self.deadline.seconds)}"
-        waited = spell(round(self._seconds, 2))
+        waited = spell(self.deadline.seconds if self._alone else round(self._seconds, 1) or self._seconds)
         text = _explain(trouble, waited, opening=opening) or self._evidence(trouble, opening=opening)
         text = text or f"failed: {_plain(trouble)}"
         if any(isinstance(each, socket.gaierror) for each in _chain(trouble)):

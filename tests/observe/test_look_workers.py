@@ -14,6 +14,7 @@ from kombu.transport import TRANSPORT_ALIASES
 from pytest_celery_health.facts import AskBeat, AskQueues, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
+from tests.conftest import IMPOSSIBLE
 from tests.observe.fleet import Server, StartWorker, wait_until
 
 
@@ -160,7 +161,7 @@ def test_beat_that_answers_ping_is_no_worker(redis_url: str, start_beat: StartWo
     import celery
 
     if celery.VERSION < (5, 7):
-        pytest.skip("beat answers ping since Celery 5.7")
+        pytest.skip(f"{IMPOSSIBLE}beat answers ping since Celery 5.7")
     start_beat(redis_url, beat_enable_remote_control=True)
     until_subscribed(redis_url)
     started = time.monotonic()
