@@ -9,6 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import celery
 import pytest
 from redis import Redis
 
@@ -17,10 +18,15 @@ from pytest_celery_health.observe import beat
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxSpec
+from tests.conftest import IMPOSSIBLE
 from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
 
 KEY = "celery_beat_heartbeat"
+
+since_5_7 = pytest.mark.skipif(
+    celery.VERSION < (5, 7), reason=f"{IMPOSSIBLE}beat answers ping since Celery 5.7"
+)
 
 
 @pytest.fixture
@@ -281,6 +287,7 @@ def last_beat_in_production():
     assert "\n" not in leaked
 
 
+@since_5_7
 def test_ping_of_a_real_beat(scene, start_beat):
     """A beat with beat_enable_remote_control (5.7) answers ping, and is no worker."""
     silent = (
@@ -298,6 +305,7 @@ def test_ping_of_a_real_beat(scene, start_beat):
     assert seen(scene, "ping").last_seen == Unseen(silent)
 
 
+@since_5_7
 def test_ping_of_a_stalled_beat(scene, start_beat, tmp_path):
     """A beat whose scheduler hangs stops answering, though its process lives."""
     (tmp_path / "stalled.py").write_text(
