@@ -136,7 +136,8 @@ class Queues:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """When beat was last seen by one source (`redis:KEY`, `file:PATH`, `redbeat`, `ping`, `call:m:f`).
+    """When beat was last seen by one source (`redis:KEY`, `file:PATH`, `redbeat`, `ping`, `call:m:f`), in
+    the Redis of `url` where that is not the broker.
 
     `note` says how the time was come by, for a reader. `gone` says what proves that no beat runs at all.
     """
@@ -145,6 +146,7 @@ class Beat:
     source: str = ""
     note: str = ""
     gone: str = ""
+    url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,51 @@ class App:
     tasks: frozenset[str] | Unseen = NOT_ASKED
 
 
-Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One receiver that the code of a worker connects to one signal of Celery.
+
+    name: "package.module:qualified.name". where: "file:line" of the call that connects it.
+    sender: as a reader knows it; "" is every sender. sender_kind: "task" (one of the app's), "text",
+        "class", "app", "consumer", "worker", ..., "" for every sender.
+    kind: "function", "lambda", "method", "partial", "object", "class"; "async def" or "generator" for what
+        does not run when it is called.
+    needs: parameters without a default. by_position: those of them that no keyword can fill.
+    state: "connected", "collected" (by the garbage collector), "shadowed" (another handler has its
+        place), or "disconnected".
+    code: handlers of one number are the same code; 0 is like no other.
+    own: whether the project's own code is it or connects it.
+    """
+
+    signal: str
+    name: str
+    where: str = ""
+    sender: str = ""
+    sender_kind: str = ""
+    kind: str = "function"
+    needs: tuple[str, ...] = ()
+    by_position: tuple[str, ...] = ()
+    weak: bool = True
+    retry: bool = False
+    dispatch_uid: str = ""
+    state: str = "connected"
+    code: int = 0
+    own: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Handlers:
+    """The receivers of every signal as a starting worker has them, in the order of their connecting.
+
+    modules: what was imported. version: of the Celery that would send.
+    """
+
+    seen: tuple[Handler, ...] = ()
+    modules: frozenset[str] = frozenset()
+    version: str = ""
+
+
+Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +261,12 @@ class AskApp:
     """The app's own tasks."""
 
 
-Ask: TypeAlias = AskWorkers | AskQueues | AskBeat | AskSchedule | AskApp
+@dataclass(frozen=True, slots=True)
+class AskHandlers:
+    """The receivers of every signal, of an app that starts as a worker in a sealed process of its own."""
+
+
+Ask: TypeAlias = AskWorkers | AskQueues | AskBeat | AskSchedule | AskApp | AskHandlers
 
 #: Told to checks whose fact nobody put into the snapshot.
 _NOT_LOOKED_AT = "it was not looked at"
@@ -263,6 +314,10 @@ class Snapshot:
         return self._one(App)
 
     @property
+    def handlers(self) -> Handlers | Unseen:
+        return self._one(Handlers)
+
+    @property
     def unacked(self) -> Unacked | Unseen:
         found = self._one(Unacked)
         if isinstance(found, Unseen):
@@ -271,11 +326,10 @@ class Snapshot:
                 return queues.unacked
         return found
 
-    def beat(self, source: str = "") -> Beat | Unseen:
-        """The beat fact of `source`; an unnamed source is the only one there is."""
-        beats = [fact for fact in self.facts if isinstance(fact, Beat)]
-        for fact in beats:
-            if fact.source == source or not source:
+    def beat(self, source: str = "", url: str = "") -> Beat | Unseen:
+        """The beat fact of `source` and `url`; an unnamed source is the only one there is."""
+        for fact in self.facts:
+            if isinstance(fact, Beat) and (not source or (fact.source, fact.url) == (source, url)):
                 return fact
         return self.unseen.get(Beat, Unseen(_NOT_LOOKED_AT))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote
 
 HIDDEN = "***"
 
 _SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|^pw$|secret|token|credential|access_?key", re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^\s/?#'\"]*@")
+_URL = re.compile(r"\w[\w+.-]*://[^\s'\"]+")
 
 
 def masked_url(url: str) -> str:
@@ -26,7 +26,7 @@ def secrets_in(*sources: object) -> tuple[str, ...]:
 
 
 def mask(text: str, secrets: Iterable[str] = ()) -> str:
-    """`text` with the userinfo of every URL and each of `secrets` hidden, percent-encoded or not.
+    """`text` with the passwords of every URL and each of `secrets` hidden, percent-encoded or not.
 
     A secret of one to three characters is hidden where it stands as a word, else half the text would go.
     """
@@ -36,19 +36,7 @@ def mask(text: str, secrets: Iterable[str] = ()) -> str:
                 text = text.replace(form, HIDDEN)
             elif form:
                 text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", lambda _: HIDDEN, text)
-    return _USERINFO.sub(_hide_userinfo, text)
-
-
-def hosts_of(url: str) -> tuple[str, ...]:
-    """The host of each URL of a failover list, in lower case; a unix socket's is its path."""
-    return tuple(_host(each) for each in url.split(";") if each.strip())
-
-
-def wrong_host(url: str, expected: str) -> str:
-    """The first host of `url` (a failover list) that is not `expected`, "" when each is."""
-    wanted = expected.strip().lower().strip("[]")
-    hosts = hosts_of(url) or ("",)
-    return next((host or "no host" for host in hosts if host != wanted), "")
+    return _URL.sub(lambda url: masked_url(url[0]), text)
 
 
 def _split(url: str) -> tuple[str, str, str, str]:
@@ -76,11 +64,6 @@ def _masked(url: str) -> str:
     return f"{scheme}{who}{place}" + (f"?{shown}" if shown else "")
 
 
-def _hide_userinfo(match: re.Match[str]) -> str:
-    user, colon, _ = match.group()[:-1].partition(":")
-    return f"{user}:{HIDDEN}@" if colon else f"{HIDDEN}@"
-
-
 def _secrets(source: object) -> Iterator[str]:
     if isinstance(source, str):
         for url in source.split(";"):
@@ -100,14 +83,3 @@ def _secrets(source: object) -> Iterator[str]:
                     yield text
                 elif "://" in text:
                     yield from _secrets(text)
-
-
-def _host(url: str) -> str:
-    scheme, _, place, _ = _split(url.strip())
-    kind = scheme[:-3]
-    if kind.endswith(("socket", "unix")):
-        return place
-    try:
-        return (urlsplit(f"//{place}").hostname or "localhost").lower()
-    except ValueError:
-        return place

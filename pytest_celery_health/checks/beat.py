@@ -52,7 +52,7 @@ class BeatFresh(Check):
         yield AskBeat(self.heartbeat, self.url)
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
-        beat = seen.beat(self.heartbeat)
+        beat = seen.beat(self.heartbeat, self.url)
         if isinstance(beat, Unseen):
             yield Finding.unseen("beat", beat)
             return

@@ -16,11 +16,13 @@ from pytest_celery_health.facts import (
     Ask,
     AskApp,
     AskBeat,
+    AskHandlers,
     AskQueues,
     AskSchedule,
     AskWorkers,
     Beat,
     Fact,
+    Handlers,
     Queues,
     Schedule,
     Snapshot,
@@ -58,14 +60,13 @@ class Look:
     swept: int = 0
 
 
-def look(target: Target, asks: Iterable[Ask], *, deadline: float, heartbeat: str = "") -> Look:
+def look(target: Target, asks: Iterable[Ask], *, deadline: float) -> Look:
     """See every fact that `asks` name, within `deadline` seconds and a quarter of one.
 
-    heartbeat is the source of beat's heartbeat for those asks that name none. Never raises for the
-    target's trouble: what was not seen is `Unseen(why)`, passwords masked.
+    Never raises for the target's trouble: what was not seen is `Unseen(why)`, passwords masked.
     """
     started = monotonic()
-    visit = _Visit(target, tuple(asks), Deadline(deadline), heartbeat)
+    visit = _Visit(target, tuple(asks), Deadline(deadline))
     # Not a ThreadPoolExecutor: its threads are joined at exit, and one that hangs would hang the exit.
     thread = threading.Thread(target=visit.run, name="celery-health look", daemon=True)
     thread.start()
@@ -82,11 +83,10 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float, heartbeat: str
 class _Visit:
     """What the look's thread does. It only adds to `facts`, so that others may read them at any time."""
 
-    def __init__(self, target: Target, asks: tuple[Ask, ...], deadline: Deadline, heartbeat: str) -> None:
+    def __init__(self, target: Target, asks: tuple[Ask, ...], deadline: Deadline) -> None:
         self.target = target
         self.asks = asks
         self.deadline = deadline
-        self.heartbeat = heartbeat
         self.cancelled = threading.Event()
         # Not Thread.join(): interrupted by Ctrl-C, Python 3.11 takes the thread for ended.
         self.over = threading.Event()
@@ -97,7 +97,7 @@ class _Visit:
         self._link: Link | None = None
         self._workers_asks = tuple(ask for ask in asks if isinstance(ask, AskWorkers))
         self._queues_asks = tuple(ask for ask in asks if isinstance(ask, AskQueues))
-        self._beat_sources = self._sources()
+        self._beats = tuple(dict.fromkeys(ask for ask in asks if isinstance(ask, AskBeat)))
 
     def run(self) -> None:
         try:
@@ -107,7 +107,7 @@ class _Visit:
 
     def _run(self) -> None:
         self._from_app()
-        if not (self._workers_asks or self._queues_asks or self._beat_sources):
+        if not (self._workers_asks or self._queues_asks or self._beats):
             return
         with ExitStack() as stack:
             try:
@@ -132,26 +132,22 @@ class _Visit:
             unseen.setdefault(kind, late)
         if Queues in unseen:
             unseen[Unacked] = unseen[Queues]
-        for source in self._beat_sources:
-            facts.setdefault(("beat", source), Beat(unseen.get(Beat, late), source))
+        for ask in self._beats:
+            facts.setdefault(ask, Beat(unseen.get(Beat, late), ask.source, url=ask.url))
         now = datetime.fromtimestamp(epoch(), timezone.utc)
-        # A named source may come first in the asks, but an unnamed one takes the first Beat there is.
-        order = [("beat", source) for source in self._beat_sources]
-        rest = [fact for key, fact in facts.items() if key not in order]
-        return Snapshot(
-            *rest, *(facts[key] for key in order), now=now, target=self.target.name, unseen=unseen
-        )
-
-    def _sources(self) -> dict[str, str]:
-        """Source and url of each beat that is asked for, the unnamed one first."""
-        beats = sorted(
-            (ask for ask in self.asks if isinstance(ask, AskBeat)), key=lambda ask: bool(ask.source)
-        )
-        return {ask.source or self.heartbeat or "ping": ask.url for ask in beats}
+        # An unnamed source takes the first Beat there is.
+        order = sorted(facts, key=lambda key: isinstance(key, AskBeat) and bool(key.source))
+        return Snapshot(*(facts[key] for key in order), now=now, target=self.target.name, unseen=unseen)
 
     def _asked_kinds(self) -> set[type]:
         kinds: set[type] = set()
-        for ask, kind in ((AskSchedule, Schedule), (AskApp, App), (AskWorkers, Workers), (AskQueues, Queues)):
+        for ask, kind in (
+            (AskSchedule, Schedule),
+            (AskApp, App),
+            (AskHandlers, Handlers),
+            (AskWorkers, Workers),
+            (AskQueues, Queues),
+        ):
             if any(isinstance(each, ask) for each in self.asks):
                 kinds.add(kind)
         return kinds
@@ -174,6 +170,8 @@ class _Visit:
                 self._unseen[App] = missing
             else:
                 self._facts[App] = App(app.name, app.tasks)
+        if Handlers in kinds:
+            self._keep(Handlers, self.target.handlers)
 
     def _see(self, stack: ExitStack) -> None:
         link = self._connect(stack)
@@ -184,21 +182,21 @@ class _Visit:
             workers = link
         else:
             ask = self._asker(link, stack)
-            if self._workers_asks or self._queues_asks or "ping" in self._beat_sources:
+            if self._workers_asks or self._queues_asks or self._asks_ping:
                 workers = ask(frozenset())
         if Workers in self._asked_kinds():
             self._keep(Workers, workers)
         context = Context(self.target, connection, self.deadline, workers, ask, self._count)
         if self._queues_asks:
             self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
-        for source, url in self._beat_sources.items():
-            beat = self._guarded(partial(_beat, context, source, url))
+        for one in self._beats:
+            beat = self._guarded(partial(_beat, context, one.source, one.url))
             if isinstance(beat, Unseen):
-                beat = Beat(beat, source)
-            self._facts["beat", source] = beat if beat.source == source else replace(beat, source=source)
+                beat = Beat(beat)
+            self._facts[one] = replace(beat, source=one.source, url=one.url)
 
     def _connect(self, stack: ExitStack) -> Link | Unseen:
-        by_broker = any(self._needs_broker(*each) for each in self._beat_sources.items())
+        by_broker = any(self._needs_broker(ask.source, ask.url) for ask in self._beats)
         if not (self._workers_asks or self._queues_asks or by_broker):
             return Unseen("the broker was not asked")
         try:
@@ -216,6 +214,10 @@ class _Visit:
             return why
         return link
 
+    @property
+    def _asks_ping(self) -> bool:
+        return any(ask.source in ("", "ping") for ask in self._beats)
+
     def _needs_broker(self, source: str, url: str) -> bool:
         return not source.startswith(("file:", "call:")) and (not url or self.target.sealed)
 
@@ -224,7 +226,7 @@ class _Visit:
         from pytest_celery_health.observe.fleet import Fleet, Question
 
         fleet = Fleet(link, self.target, self.deadline, self.cancelled.is_set, stack, self._count)
-        everything = Question.of(self._workers_asks, self._queues_asks, beat="ping" in self._beat_sources)
+        everything = Question.of(self._workers_asks, self._queues_asks, beat=self._asks_ping)
 
         def ask(details: frozenset[str]) -> Workers | Unseen:
             question = replace(everything, details=details) if details else everything

@@ -1,4 +1,5 @@
-"""Ask the user's app in a child process: what it is, and what a function of the project says.
+"""Ask the user's app in a child process: what it is, what a function of the project says, who listens to its
+signals.
 
 Standard library only: the parent can start a child, go on, and read the answer when it needs it.
 """
@@ -21,10 +22,10 @@ from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
 
 from pytest_celery_health.durations import spell
-from pytest_celery_health.facts import Entry
+from pytest_celery_health.facts import Entry, Handler, Handlers
+from pytest_celery_health.masking import mask
 from pytest_celery_health.project import values
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
-from pytest_celery_health.project.secrets import mask
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -88,6 +89,21 @@ def start_call(
     return Asked(_Calling(), spec, {"function": function}, timeout, sealed, environ)
 
 
+def start_handlers(
+    spec: AppSpec,
+    *,
+    timeout: float,
+    sealed: Sealing,
+    environ: Mapping[str, str],
+) -> Asked[Handlers]:
+    """Who listens to Celery's signals once the app has started as a worker does, short of connecting.
+
+    The worker's first signals are sent, so code of the user's runs that may want to reach others: the child
+    is sealed, always. Its time runs from now.
+    """
+    return Asked(_Listing(), spec, {}, timeout, sealed, environ)
+
+
 def child_environ(spec: AppSpec, base: Mapping[str, str] | None = None) -> dict[str, str]:
     """`base` (default: our own environment) with the spec's variables and import path.
 
@@ -120,6 +136,18 @@ class _Calling:
 
     def read(self, value: Any) -> Any:
         return value
+
+
+class _Listing:
+    word = "handlers"
+
+    def read(self, value: Any) -> Handlers:
+        seen = tuple(Handler(**{name: _frozen(one) for name, one in said.items()}) for said in value["seen"])
+        return Handlers(seen, frozenset(value["modules"]), value["version"])
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 class _Kind(Protocol[T_co]):

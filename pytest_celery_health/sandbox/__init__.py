@@ -21,11 +21,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pytest_celery_health.facts import Entry
+from pytest_celery_health.masking import mask
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project import values
 from pytest_celery_health.project.describe import child_environ, describe
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
-from pytest_celery_health.project.secrets import mask
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.brokers import Broker, Launch
 from pytest_celery_health.sandbox.child import INFO, UP

@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_celery_health.project.secrets import mask
+from pytest_celery_health.masking import mask
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -131,3 +131,14 @@ def test_snapshot_wants_an_aware_now():
     """A naive "now" would make ages wrong by hours."""
     with pytest.raises(ValueError, match="now is 2026-06-01T12:00:00, without a time zone"):
         Snapshot(now=NOON.replace(tzinfo=None))
+
+
+def test_two_sources_of_one_key_are_told_apart_by_their_redis() -> None:
+    """The same key in two Redis databases is two heartbeats."""
+    seen = Snapshot(
+        Beat(NOON, "redis:beat", url="redis://a/0"),
+        Beat(NOON - timedelta(hours=1), "redis:beat", url="redis://b/0"),
+        now=NOON,
+    )
+    assert judge(BeatFresh(heartbeat="redis:beat", url="redis://a/0"), seen).healthy
+    assert judge(BeatFresh(heartbeat="redis:beat", url="redis://b/0"), seen).unhealthy

@@ -37,7 +37,7 @@ class RedBeat:
         )
 
     def seen(self, url="", **target):
-        return self.scene.look(AskBeat("redbeat", url), app=self.info, **target).beat("redbeat")
+        return self.scene.look(AskBeat("redbeat", url), app=self.info, **target).beat("redbeat", url)
 
     def verdict(self, within):
         check = BeatFresh(heartbeat="redbeat", within=within)

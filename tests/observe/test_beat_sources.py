@@ -38,7 +38,7 @@ def scene(redis_url):
 
 def seen(scene, source, url="", deadline=5.0, **target):
     """The Beat of a whole look."""
-    return scene.look(AskBeat(source, url), deadline=deadline, **target).beat(source)
+    return scene.look(AskBeat(source, url), deadline=deadline, **target).beat(source, url)
 
 
 def put(url, value, key=KEY):
@@ -276,7 +276,7 @@ def last_beat_in_production():
     spec = SandboxSpec(workers=1, beat=("heartbeat",), redirect_env=("REDIS_URL",))
 
     def last_seen(source, url=""):
-        return look(sandbox.target, [AskBeat(source, url)], deadline=20).snapshot.beat(source).last_seen
+        return look(sandbox.target, [AskBeat(source, url)], deadline=20).snapshot.beat(source, url).last_seen
 
     with Sandbox(spec, app) as sandbox:
         called = last_seen("call:shop:last_beat")
