@@ -92,6 +92,10 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     out.section(f"celery-health: {title}", sep="-")
     if run.seen is not None:
         _fleet(out, run, run.seen.snapshot)
+    for _, outcome in tally.outcomes:
+        if outcome.table and (outcome.status != "healthy" or out.verbosity > 0):
+            out.write_line(f"{outcome.subject}:")
+            _table(out, outcome.table[0], outcome.table[1:])
     for nodeid, outcome in tally.outcomes:
         if outcome.soft:
             out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
@@ -176,7 +180,7 @@ def _beat(out: pytest.TerminalReporter, beat: Beat, seen: Snapshot, within: floa
         return
     age = (seen.now - beat.last_seen).total_seconds()
     limit = f", wanted within {spell(within)}" if within else ""
-    out.write_line(f"beat  {spell(max(age, 0.0))} ago by {beat.source}{limit}")
+    out.write_line(f"beat  {spell(max(age, 0.0))} ago by {beat.source or 'ping'}{limit}")
 
 
 def _limits(run: Run) -> dict[str, int]:
