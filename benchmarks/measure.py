@@ -47,18 +47,25 @@ class Row:
         return None if self.goal is None else next(iter(self.ratios.values())) >= self.goal
 
 
-def compare(title: str, sides: Sequence[Side], rounds: int, goal: float | None = None) -> Row:
-    """Run all sides in turn, `rounds` times."""
+def compare(
+    title: str,
+    sides: Sequence[Side],
+    rounds: int,
+    goal: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Row:
+    """Run all sides in turn, `rounds` times; each round begins with another, so that none has the caches."""
     for side in sides:
         if side.warm:
             side.run()
     taken: dict[str, list[float]] = {side.name: [] for side in sides}
-    for _ in range(rounds):
-        for side in sides:
+    for number in range(rounds):
+        first = number % len(sides)
+        for side in (*sides[first:], *sides[:first]):
             for _ in range(side.times):
-                begun = time.perf_counter()
+                begun = clock()
                 side.run()
-                taken[side.name].append(time.perf_counter() - begun)
+                taken[side.name].append(clock() - begun)
     return Row(title, {name: median(times) for name, times in taken.items()}, goal, taken)
 
 

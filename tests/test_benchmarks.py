@@ -49,7 +49,7 @@ def test_sides_run_in_turn_and_ratios_are_against_ours() -> None:
         Side("theirs", lambda: order.append("theirs")),
     ]
     row = compare("a thing", sides, rounds=2)
-    assert order[2:] == ["ours", "ours", "theirs"] * 2
+    assert order[2:] == ["ours", "ours", "theirs", "theirs", "ours", "ours"]
     assert {name: len(times) for name, times in row.taken.items()} == {"ours": 4, "theirs": 2}
     slow = Row("a thing", {"ours": 0.01, "the usual": 2.5, "another": 0.005}, goal=300)
     assert (slow.ratios, slow.reached) == ({"the usual": 250, "another": 0.5}, False)
