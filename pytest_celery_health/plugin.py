@@ -1,7 +1,7 @@
-"""The plugin that every pytest run with this package installed pays for: options, the marker, the fixture.
+"""The plugin that every pytest run with this package installed pays for: options, the marker, the fixtures.
 
 It imports neither celery nor a broker's client, nor the rest of this package, until `--celery-health` or
-the fixture asks.
+a fixture asks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_celery_health.fixtures import CeleryHealth
+    from pytest_celery_health.record.in_process import CelerySignals
 
 MARKER = "celery_health"
 
@@ -87,3 +88,20 @@ def celery_health(request: pytest.FixtureRequest) -> Iterator[CeleryHealth]:
     from pytest_celery_health.fixtures import celery_health_for
 
     yield from celery_health_for(request)
+
+
+@pytest.fixture
+def celery_signals(request: pytest.FixtureRequest) -> Iterator[CelerySignals]:
+    """Runs a task or fires a signal in this process, and records what the app's handlers do.
+
+    `run(task.s(...), raises=...)` and `fire(signal, ...)` return the recording.
+    """
+    from pytest_celery_health.record.in_process import CelerySignals
+
+    def app() -> str:
+        from pytest_celery_health.session import run_of
+
+        return run_of(request.config).contract.app
+
+    with CelerySignals(app) as signals:
+        yield signals
