@@ -5,18 +5,22 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pytest_celery_health.verdict import Verdict
+from pytest_celery_health.verdict import Table, Verdict
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One judged check. `soft` is why a bad verdict does not fail: "warned", "silenced" or ""."""
+    """One judged check. `soft` is why a bad verdict does not fail: "warned", "silenced" or "".
+
+    `table` is the check's own, its first row the head.
+    """
 
     subject: str
     status: str
     message: str
     soft: str = ""
     figures: dict[str, float | str] = field(default_factory=dict)
+    table: Table = ()
 
     @classmethod
     def of(cls, subject: str, verdict: Verdict, *context: str, soft: str = "") -> Outcome:
@@ -24,7 +28,7 @@ class Outcome:
         for finding in verdict.findings:
             figures.update(finding.figures)
         soft = "" if verdict.healthy else soft
-        return cls(subject, verdict.status, verdict.message(*context), soft, figures)
+        return cls(subject, verdict.status, verdict.message(*context), soft, figures, verdict.table)
 
     @property
     def fails(self) -> bool:

@@ -20,10 +20,12 @@ from pytest_celery_health.facts import (
     Ask,
     AskApp,
     AskBeat,
+    AskHandlers,
     AskQueues,
     AskSchedule,
     AskWorkers,
     Beat,
+    Handlers,
     Queues,
     Schedule,
     Snapshot,
@@ -33,12 +35,16 @@ from pytest_celery_health.facts import (
 )
 from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target
-from pytest_celery_health.project.describe import Asked, start_describing
+from pytest_celery_health.project.describe import Asked, start_describing, start_handlers
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
+from pytest_celery_health.sandbox.brokerless import Brokerless
+from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
 _SHARED_LOOK = "look.pickle"
+#: Seconds that an app gets to load in a child process.
+_LOAD = 30.0
 
 
 class TargetError(Exception):
@@ -73,6 +79,8 @@ class Run:
     seen: Look | None = None
     sandbox: Sandbox | None = None
     _describing: Asked[AppInfo] | None = None
+    _listing: Asked[Handlers] | None = None
+    _brokerless: Brokerless | None = None
     _trouble: Unseen | None = None
 
     @property
@@ -110,7 +118,7 @@ class Run:
     def begin(self) -> None:
         """Start loading the app of a live target, so that it is ready when the first look needs it."""
         if self.live and self.has_app and self._describing is None:
-            self._describing = start_describing(self._spec(), timeout=30)
+            self._describing = start_describing(self._spec(), timeout=_LOAD)
 
     def verdict(self, check: Check) -> Verdict:
         """What the run's one look says of `check`."""
@@ -124,9 +132,13 @@ class Run:
         if not asks:
             return Look(Snapshot(target=self.target_name), took=0.0)
         try:
-            target = self.target()
+            # Handlers are in the code: nothing is started for their sake.
+            code = all(isinstance(ask, AskHandlers) for ask in asks)
+            target = Target(self.target_name, url="") if code else self.target()
         except (TargetError, ContractError) as error:
             return Look(_blind(asks, Unseen(str(error)), self.target_name), took=0.0)
+        if AskHandlers() in asks:
+            target = replace(target, handlers=self._handlers())
         # A sampled interval is not spent on waiting for an answer.
         sampled = max((ask.progress_over or 0.0 for ask in asks if isinstance(ask, AskQueues)), default=0.0)
         result = look(target, asks, deadline=self.contract.deadline_of(self.target_name) + sampled)
@@ -149,11 +161,20 @@ class Run:
             self._trouble = Unseen(str(error))
             raise TargetError(str(error)) from error
 
+    def refusals(self) -> list[Refusal]:
+        """The connections that sealed processes were refused."""
+        worlds = (self.sandbox, self._brokerless)
+        return [refusal for world in worlds if world is not None for refusal in world.refusals()]
+
     def close(self) -> None:
         """End the sandbox, and whatever else is running."""
-        if self._describing is not None:
-            self._describing.close()
-            self._describing = None
+        for asked in (self._describing, self._listing):
+            if asked is not None:
+                asked.close()
+        self._describing = self._listing = None
+        if self._brokerless is not None:
+            self._brokerless.close()
+            self._brokerless = None
         if self.sandbox is not None:
             sandbox, self.sandbox = self.sandbox, None
             sandbox.close()
@@ -183,6 +204,23 @@ class Run:
         spec = self._spec() if info is not None else None
         target = resolve(self.contract, self.target_name, os.environ, info, spec)
         return replace(target, app_unseen=str(missing)) if missing is not None else target
+
+    def _handlers(self) -> Handlers | Unseen:
+        """Who listens to the app's signals: in the sandbox if there is one, else in a world without one."""
+        if not self.has_app:
+            return Unseen('no app at hand: set app = "module:app" in [tool.celery-health]')
+        try:
+            if self._listing is None:
+                world: Sandbox | Brokerless | None = self.sandbox
+                if world is None:
+                    world = self._brokerless = Brokerless(self.contract.sandbox, self._spec())
+                assert world.seal is not None
+                self._listing = start_handlers(
+                    self._spec(), timeout=_LOAD, sealed=world.seal, environ=world.environ
+                )
+            return self._listing.result()
+        except (ProjectError, SandboxError) as error:
+            return Unseen(str(error))
 
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:
@@ -300,6 +338,7 @@ def _blind(asks: Iterable[Ask], why: Unseen, target: str) -> Snapshot:
         AskBeat: (Beat,),
         AskSchedule: (Schedule,),
         AskApp: (App,),
+        AskHandlers: (Handlers,),
     }
     unseen = [kind for ask in asks for kind in kinds[type(ask)]]
     return Snapshot(target=target, unseen=dict.fromkeys(unseen, why))

@@ -341,7 +341,7 @@ class HealthSession:
         if self.run.sandbox is not None:
             self.tally.broker = self.run.sandbox.broker
             self.tally.notes += self.run.sandbox.notes
-            self.tally.refused += refused(self.run.sandbox.refusals())
+        self.tally.refused += refused(self.run.refusals())
 
     def _exit_code(self, session: pytest.Session) -> int:
         if self.tally.failed or session.testsfailed > self.tally.blind:

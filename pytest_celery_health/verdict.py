@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pytest_celery_health.facts import Snapshot, Unseen
 
 if TYPE_CHECKING:
     from pytest_celery_health.checks.base import Check
+
+Table: TypeAlias = tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,12 @@ class Finding:
 class Verdict:
     """A check's findings. Unhealthy if any is bad, else unknown if any could not be seen, else healthy.
 
-    A check that found nothing to say about is unknown.
+    A check that found nothing to say about is unknown. `table` is what the check shows beside its findings,
+    the first row its head.
     """
 
     findings: tuple[Finding, ...]
+    table: Table = ()
 
     @property
     def bad(self) -> tuple[Finding, ...]:
@@ -107,4 +111,4 @@ class Verdict:
 
 def judge(check: Check, seen: Snapshot) -> Verdict:
     """What `check` makes of `seen`. No broker, no Celery, no pytest: also the way to test a check."""
-    return Verdict(tuple(check.judge(seen)))
+    return Verdict(tuple(check.judge(seen)), tuple(tuple(row) for row in check.table(seen)))

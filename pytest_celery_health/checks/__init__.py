@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
+from pytest_celery_health.checks.handlers import HandlersConnected
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
 from pytest_celery_health.checks.workers import WorkersAnswer
 
 CHECKS: dict[str, type[Check]] = {
     "beat": BeatFresh,
+    "handlers": HandlersConnected,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "workers": WorkersAnswer,
 }
 
-__all__ = ["CHECKS", "BeatFresh", "Check", "QueueDepth", "ScheduleRuns", "WorkersAnswer"]
+__all__ = ["CHECKS", "BeatFresh", "Check", "HandlersConnected", "QueueDepth", "ScheduleRuns", "WorkersAnswer"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -45,3 +45,9 @@ class Check(ABC):
     @abstractmethod
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         """Findings from what was seen. Pure: no I/O, no clock but `seen.now`."""
+
+    def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
+        """What a reader sees beside the findings unless all is well, and then under -v: rows of as many
+        cells as the first, their head. Pure, too."""
+        del seen
+        return ()

@@ -15,7 +15,7 @@ from pytest_celery_health.contract.third_party import field_types
 
 From = Callable[..., Contract]
 
-#: What a field's type takes; a field with a grammar of its own takes WORDS instead of any text.
+#: What a field's type takes; a field with a grammar of its own takes WORDS instead of any text, or LISTS.
 BY_TYPE: dict[Any, list[Any]] = {
     int: [1, 1000],
     float: [5, 1.5],
@@ -29,11 +29,18 @@ WORDS = {
     "tasks": ["all"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
 }
+LISTS = {
+    "allow": [["shop.signals:alert"]],
+    "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
+}
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 
 
 def values(cls: type[Check], name: str) -> Iterator[Any]:
     """TOML values for a field, some for every type that its annotation allows."""
+    if name in LISTS:
+        yield from LISTS[name]
+        return
     hint = field_types(cls)[name]
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     if "timedelta" in {getattr(kind, "__name__", "") for kind in kinds}:

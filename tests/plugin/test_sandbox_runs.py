@@ -71,7 +71,7 @@ def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml")
     assert result.returncode == 0, result.stdout
     assert "celery-health: sandbox (" in result.stdout
-    assert "4 checks: 4 healthy · 1 look," in result.stdout
+    assert "5 checks: 5 healthy · 1 look," in result.stdout
 
 
 @pytest.fixture
