@@ -105,7 +105,14 @@ def _session_send(original: Callable[..., Any]) -> Callable[..., Any]:
         with _exchange(
             _OUTERMOST, request.method or "", request.url or "", request.headers or {}, request.body
         ) as statuses:
-            response = original(session, request, **named)
+            try:
+                response = original(session, request, **named)
+            except Exception as error:
+                if type(error).__name__ == "NoMockAddress":  # requests-mock's
+                    parts = urlsplit(request.url or "")
+                    refusal = sockets.Refused(parts.hostname or "", parts.port)
+                    raise sys.modules["requests"].ConnectionError(refusal, request=request) from refusal
+                raise
             # A redirect is a call of its own, within this one.
             first = (getattr(response, "history", None) or [response])[0]
             statuses.append(first.status_code)
@@ -270,8 +277,7 @@ def _place(host: str, port: int | None) -> str:
 
 def _why(error: BaseException) -> str:
     """In one word: the message of a client's error often holds the URL, and a webhook's URL is a secret."""
-    unanswered = sockets.refusal_in(error) or type(error).__name__ == "NoMockAddress"
-    return "refused" if unanswered else type(error).__name__
+    return "refused" if sockets.refusal_in(error) else type(error).__name__
 
 
 def _text(value: object) -> str:

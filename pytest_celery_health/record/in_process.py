@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 from celery import Celery, Task, _state
@@ -22,6 +23,7 @@ from pytest_celery_health.record.nowhere import detached
 from pytest_celery_health.record.plain import describe
 from pytest_celery_health.record.recorder import Recorder
 from pytest_celery_health.record.recording import HandlerCall, Recording
+from pytest_celery_health.record.tap import Tap
 
 Raises = type[BaseException] | tuple[type[BaseException], ...]
 #: Seconds that a read from a socket may take when the code under test set no timeout.
@@ -51,7 +53,7 @@ class CelerySignals:
 
     def __enter__(self) -> CelerySignals:
         # For the whole test: a thread that outlives a run must not reach the network either.
-        self._stack.enter_context(sockets.TAP.listen(lambda _: None))
+        self._stack.enter_context(sockets.TAP.held())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +88,7 @@ class CelerySignals:
             ended = _through_retries(task, signature)
             if then is not None:
                 then()
-        recording = Recording(tuple(recorder.memory.entries), lost=recorder.lost, task=task.name, **ended)
+        recording = replace(recorder.recording, task=task.name, **ended)
         _judge_end(recording, raises)
         if handler_errors == "raise":
             _judge_handlers(recording)
@@ -125,7 +127,7 @@ class CelerySignals:
         ):
             source = made if sender is None else sender
             signals.SIGNALS[signal].send(sender=source, **arguments)
-        recording = Recording(tuple(recorder.memory.entries), lost=recorder.lost, task=task.name)
+        recording = replace(recorder.recording, task=task.name)
         if not any(call.signal == signal for call in recording.handlers):
             raise AssertionError(_unheard(signal, recording))
         if handler_errors == "raise":
@@ -179,25 +181,59 @@ _loaded: list[Celery] = []
 
 @contextmanager
 def _worker_like(app: Celery, task: Task, loglevel: int | str) -> Iterator[None]:
-    level = logging.getLevelName(loglevel) if isinstance(loglevel, str) else loglevel
-    root = logging.getLogger()
-    before, threads = root.level, set(threading.enumerate())
-    with ExitStack() as stack:
-        if root.level > level:
-            stack.callback(root.setLevel, before)
-            root.setLevel(level)
-        stack.enter_context(detached(app, task))
-        stack.enter_context(signals.called_once())
-        stack.enter_context(sockets.bounded(_PATIENCE))
+    with (
+        _family() as family,
+        _LEVEL.held(),
+        detached(app, task),
+        signals.called_once(),
+        sockets.bounded(_PATIENCE),
+    ):
+        level = logging.getLevelName(loglevel.upper()) if isinstance(loglevel, str) else loglevel
+        _LEVEL.change(level, lambda: _lowered(level))
         yield
-        _settle(threads)
+        _settle(family)
 
 
-def _settle(threads: set[threading.Thread]) -> None:
-    """Wait for threads that were started since."""
+_LEVEL = Tap(lambda _: None)
+
+
+def _lowered(level: int) -> Callable[[], None]:
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(min(before, level))
+    return lambda: root.setLevel(before)
+
+
+@contextmanager
+def _family() -> Iterator[set[threading.Thread]]:
+    """This thread and those that it starts meanwhile, and they start."""
+    family = {threading.current_thread()}
+    _families[id(family)] = family
+    try:
+        with _STARTS.held():
+            yield family
+    finally:
+        del _families[id(family)]
+
+
+_families: dict[int, set[threading.Thread]] = {}
+_STARTS = Tap(lambda tap: tap.patch(threading.Thread, "start", _noticed))
+
+
+def _noticed(original: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
+    def start(thread: threading.Thread) -> None:
+        for family in tuple(_families.values()):
+            if threading.current_thread() in family:
+                family.add(thread)
+        original(thread)
+
+    return start
+
+
+def _settle(family: set[threading.Thread]) -> None:
     deadline = Deadline(_SETTLE)
-    for thread in threading.enumerate():
-        if thread not in threads and not thread.daemon:
+    for thread in family - {threading.current_thread()}:
+        if thread.ident is not None and not thread.daemon:
             thread.join(deadline.left())
 
 
@@ -268,9 +304,7 @@ def _swallowed(recording: Recording, call: HandlerCall) -> str:
     if refusal is not None:
         raised = f"raised {type(call.exception).__name__}: {refusal.strerror}"
     line = f"{call.handler} {recording.masked(raised)} on {call.signal}{where}; Celery would swallow it"
-    if refusal is None and type(call.exception).__name__ != "NoMockAddress":
-        return line
-    return f"{line}\n  mock an answer, or have the handler catch the error"
+    return line if refusal is None else f"{line}\n  mock an answer, or have the handler catch the error"
 
 
 def _told(recording: Recording, error: BaseException) -> str:

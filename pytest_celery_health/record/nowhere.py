@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 from celery import Celery, Task, _state
 from celery.backends.base import DisabledBackend, KeyValueStoreBackend
 from kombu import Connection
 from kombu.pools import ProducerPool
 from kombu.transport import memory, virtual
+
+from pytest_celery_health.record.tap import Tap
 
 
 class _Channel(memory.Channel):  # type: ignore[misc]
@@ -57,32 +61,66 @@ class _Results(KeyValueStoreBackend):  # type: ignore[misc]
         pass
 
 
+_taps: WeakKeyDictionary[Celery, Tap] = WeakKeyDictionary()
+
+
 @contextmanager
 def detached(app: Celery, task: Task) -> Iterator[None]:
     """Have `app` publish and store nowhere, and be the current app. Everything is put back."""
+    tap = _taps.setdefault(app, Tap(functools.partial(_detach, ref(app))))
+    current = _state._tls.current_app
+    with tap.held(), _WAITING.held():
+        if task._backend is not None:
+            tap.change(task.name, lambda: _swap(task, "_backend", app.backend))
+        _state._tls.current_app = app
+        try:
+            yield
+        finally:
+            _state._tls.current_app = current
+
+
+def _detach(weak: ref[Celery], tap: Tap) -> None:
+    app = weak()
+    if app is None:
+        return
     named = app.backend_cls or app.conf.result_backend
     disabled = not named or str(named).startswith("disabled")
-    backend = DisabledBackend(app=app) if disabled else _Results(app=app)
-    connection = Connection("localhost", transport=_Transport)
-    producers = ProducerPool(connection.Pool(limit=10), limit=10)
-    with ExitStack() as stack:
-        _swap(stack, app, "_backend_cache", backend)
-        _swap(stack, app.amqp, "_producer_pool", producers)
-        if task._backend is not None:
-            _swap(stack, task, "_backend", backend)
-        _swap(stack, _state._tls, "current_app", app)
-        # As in a worker: waiting for a result within a task raises, where it would wait for ever.
-        blocks = _state.task_join_will_block()
+    tap.change(
+        "backend",
+        lambda: _swap(app, "_backend_cache", DisabledBackend(app=app) if disabled else _Results(app=app)),
+    )
+    tap.change("producers", lambda: _swap(app.amqp, "_producer_pool", _producers()))
+
+
+def _producers() -> ProducerPool:
+    return ProducerPool(Connection("localhost", transport=_Transport).Pool(limit=10), limit=10)
+
+
+def _wait_for_nothing(tap: Tap) -> None:
+    """As in a worker: to wait for a result within a task raises, where it would wait for ever."""
+
+    def do() -> Callable[[], None]:
+        before = _state.task_join_will_block()
         _state._set_task_join_will_block(True)
-        stack.callback(_state._set_task_join_will_block, blocks)
-        stack.callback(producers.force_close_all)
-        yield
+        return functools.partial(_state._set_task_join_will_block, before)
+
+    tap.change("join", do)
 
 
-def _swap(stack: ExitStack, owner: Any, name: str, value: object) -> None:
+_WAITING = Tap(_wait_for_nothing)
+
+
+def _swap(owner: Any, name: str, value: Any) -> Callable[[], None]:
     own = vars(owner)
-    if name in own:
-        stack.callback(setattr, owner, name, own[name])
-    else:
-        stack.callback(delattr, owner, name)
+    undo = functools.partial(setattr, owner, name, own[name]) if name in own else None
     setattr(owner, name, value)
+
+    def put_back() -> None:
+        if undo is None:
+            delattr(owner, name)
+        else:
+            undo()
+        if isinstance(value, ProducerPool):
+            value.force_close_all()
+
+    return put_back

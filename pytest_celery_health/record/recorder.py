@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -49,7 +49,11 @@ class JsonLines:
 
 def read(path: Path) -> Recording:
     """What processes recorded into `path` so far, in the order of time; a broken line is left out."""
-    return Recording(tuple(sorted(_entries(path), key=lambda entry: entry.at)))
+    return Recording(_in_order(_entries(path)))
+
+
+def _in_order(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry.at))
 
 
 def _entries(path: Path) -> Iterator[Entry]:
@@ -106,7 +110,7 @@ class Recorder:
     @property
     def recording(self) -> Recording:
         """What was recorded into memory so far."""
-        return Recording(tuple(self.memory.entries), lost=self.lost)
+        return Recording(_in_order(self.memory.entries), lost=self.lost)
 
     def _add(self, entry: Entry) -> None:
         self._sink.add(entry)

@@ -177,7 +177,7 @@ _E = TypeVar("_E", bound=Entry)
 class Recording:
     """What happened, in order, and how the task ended.
 
-    entries: everything, in the order in which it was noted; a handler's call when it had ended.
+    entries: everything, in the order in which it began.
     state: the task's last state, such as "SUCCESS"; "" when no task was run, or it was ended from outside.
     runs: how often it was run, retries included. result, exception: what it returned or raised at last.
     lost: weakly connected handlers that were gone when the recording began, by signal.

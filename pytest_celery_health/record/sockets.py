@@ -164,7 +164,7 @@ def bounded(seconds: float) -> Iterator[None]:
     """A socket that connects meanwhile, and has no timeout, gets one: nobody waits for ever."""
     _patience.append(seconds)
     try:
-        with _BOUNDS.listen(lambda _: None):
+        with _BOUNDS.held():
             yield
     finally:
         _patience.pop()

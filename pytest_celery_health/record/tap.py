@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypedDict
 
 from celery._state import get_current_task
@@ -60,6 +60,10 @@ class Tap:
             with self._lock:
                 self._leave(emit)
 
+    def held(self) -> AbstractContextManager[None]:
+        """The changes, without anybody who listens to what they tell."""
+        return self.listen(lambda _: None)
+
     def _leave(self, emit: Emit) -> None:
         listeners = list(self._listeners)
         listeners.remove(emit)
@@ -81,8 +85,9 @@ class Tap:
 
     def change(self, key: object, do: Callable[[], Callable[[], None]]) -> None:
         """Make a change once; `do` returns what undoes it."""
-        if key not in self._undo:
-            self._undo[key] = do()
+        with self._lock:
+            if key not in self._undo:
+                self._undo[key] = do()
 
     def patch(self, owner: Any, name: str, make: Callable[[Any], Any]) -> None:
         """Replace an attribute by what `make` makes of it, above whoever has replaced it meanwhile."""

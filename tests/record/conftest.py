@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ def app() -> Iterator[Celery]:
     every = [signal for signal in vars(signals).values() if isinstance(signal, signals.Signal)]
     before = {signal: list(signal.receivers) for signal in every}
     app = Celery("shop", broker="redis://broker.invalid/0", backend="redis://broker.invalid/1")
+    # Else each task would be one of every app that is finalized later.
+    app.task = functools.partial(app.task, shared=False)
     yield app
     app.close()
     for signal, receivers in before.items():
