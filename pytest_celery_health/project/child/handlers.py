@@ -18,12 +18,13 @@ from celery import Celery, Task, signals
 from celery.local import PromiseProxy, Proxy
 from celery.utils.dispatch import Signal
 
-from pytest_celery_health.project.child.load import load
 from pytest_celery_health.masking import mask
+from pytest_celery_health.project.child.load import load
 
 _NAMES = {id(found): name for name, found in vars(signals).items() if isinstance(found, Signal)}
 _DISPATCH = Signal.connect.__code__.co_filename
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "")
+_CELERY = os.path.join(os.path.dirname(os.path.abspath(celery.__file__)), "")
 _STDLIB = os.path.join(sysconfig.get_path("stdlib"), "")
 _NOT_TOLD = sys.stdlib_module_names | {"pytest_celery_health"}
 
@@ -293,7 +294,7 @@ def _is_plumbing(file: str) -> bool:
 
 
 def _is_own(file: str) -> bool:
-    return bool(file) and not _is_plumbing(file) and "-packages" not in file
+    return bool(file) and not _is_plumbing(file) and not file.startswith(_CELERY) and "-packages" not in file
 
 
 def _relative(where: str, path: list[str]) -> str:
