@@ -10,7 +10,7 @@ import difflib
 import inspect
 import logging
 from collections.abc import Iterable, Mapping
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import celery
@@ -144,6 +144,15 @@ _BY_NODE = {"celeryd_init", "celeryd_after_setup", "worker_process_init", "worke
 _BY_NOBODY = {"setup_logging", "after_setup_logger", "after_setup_task_logger"}
 
 
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Stands for a worker, a consumer or beat, of which a handler may read these."""
+
+    app: Celery
+    hostname: str
+    pid: int = 0
+
+
 class _Payload:
     """One signal's arguments, made of each other where they belong together."""
 
@@ -174,9 +183,8 @@ class _Payload:
             return self.app
         return None if self.signal in _BY_NOBODY else self._part()
 
-    def _part(self) -> Any:
-        """Stands for a worker, a consumer or beat: what handlers read of these."""
-        return SimpleNamespace(app=self.app, hostname=default_nodename(None), pid=0, controller=None)
+    def _part(self) -> Part:
+        return Part(self.app, default_nodename(None))
 
     def argument(self, name: str) -> Any:
         if name in self.given:

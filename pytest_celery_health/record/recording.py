@@ -327,7 +327,8 @@ class Recording:
             (self.metrics, "metric's change"),
         ]
         held = ", ".join(_count(len(found), word) for found, word in kinds if found)
-        return f"<Recording {self.task} {self.state}: {held or 'nothing'}>".replace("  ", " ")
+        of = "".join(f" {word}" for word in (self.task, self.state) if word)
+        return f"<Recording{of}: {held or 'nothing'}>"
 
     def _of(self, kind: type[_E]) -> tuple[_E, ...]:
         return tuple(entry for entry in self.entries if isinstance(entry, kind))
@@ -347,7 +348,8 @@ class Recording:
         if found and count in (None, len(found)):
             return found[0]
         told = f"{len(found)} of {_count(len(seen), word)}" if found else _count(len(seen), word, "no")
-        told = f"saw {told}; wanted {'a' if count is None else count} {wanted}"
+        times = "" if count is None else f", {_count(count, 'time')}"
+        told = f"saw {told}; wanted {'an' if wanted[0] in 'AEIO' else 'a'} {wanted}{times}"
         raise AssertionError("\n".join(filter(None, (self.masked(told), self.listing(seen)))))
 
 
