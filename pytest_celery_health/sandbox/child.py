@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import multiprocessing
 import os
 import socket
 import sys
@@ -40,11 +41,10 @@ class Task:
             out.settimeout(1)
             out.sendto(told, str(self.folder / "tell"))
 
-    def fail(self, message: str) -> None:
-        """End this child, telling why."""
-        message = mask(message)
-        self.tell("wrong", why=message)
-        print(message, file=sys.stderr, flush=True)  # noqa: T201 - stderr is its log
+    def fail(self, message: str, log: str = "") -> None:
+        """End this child, telling why. The log gets `log`, or the message where there is none."""
+        self.tell("wrong", why=mask(message))
+        print(mask(log or message), file=sys.stderr, flush=True)  # noqa: T201 - stderr is its log
         sys.stderr.flush()
         os._exit(1)  # whatever threads the app's modules started
 
@@ -53,23 +53,36 @@ class Task:
 
         `argv` is what the process looks like to code that reads `sys.argv`.
         """
+        from kombu.serialization import prepare_accept_content
+
         from pytest_celery_health.project.child.load import LoadError, load
 
         self._wait_for_broker()
+        self._keep_shared_memory()
         sys.argv = ["celery", *argv]
         try:
             app = load(self.asked["app"], hook=self.asked["hook"], target=self.asked["target"])
         except LoadError as error:
             self.fail(str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own modules
-            traceback.print_exc()
-            self.fail(f"{type(error).__name__}: {error}")
+            self.fail(f"{type(error).__name__}: {error}", log=traceback.format_exc().rstrip())
         options = {**(app.conf.broker_transport_options or {}), **self.asked["options"]}
         app.conf.broker_transport_options = options
         app.conf.task_always_eager = False  # settings for unit tests often say otherwise
+        if "application/json" in prepare_accept_content(app.conf.accept_content):
+            # Workers answer in the tasks' serializer, of which a look reads JSON only.
+            app.control.mailbox.serializer = "json"
         if self.asked["describe"]:
             self._describe(app)
         return app
+
+    def _keep_shared_memory(self) -> None:
+        """Have the files behind shared memory and managers go with the sandbox: who is killed removes none.
+
+        billiard asks multiprocessing for the place. TMPDIR stays as it is: the tests may look there too.
+        """
+        process: Any = multiprocessing.current_process()
+        process._config["tempdir"] = str(self.folder)
 
     def _wait_for_broker(self) -> None:
         over = time.monotonic() + self.asked["start_within"]

@@ -140,6 +140,18 @@ def test_who_ignores_sigterm_is_killed(project: Callable[..., AppSpec], scratch:
     assert remains.alive() == []
 
 
+def test_no_temporary_file_is_left_of_who_is_killed(
+    project: Callable[..., AppSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefork pool keeps shared memory in files, which only an orderly end removes."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with Sandbox(SandboxSpec(), project(STUBBORN)) as sandbox:
+        assert sandbox.target.url
+    assert os.listdir(temporary) == []
+
+
 def test_a_frozen_worker_is_gone_too(project: Callable[..., AppSpec]) -> None:
     with Sandbox(SandboxSpec(), project()) as sandbox:
         remains = Remains.of(sandbox)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from pytest_celery_health.facts import AskWorkers, Workers
+from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.describe import call
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec, keeper
@@ -117,7 +119,16 @@ def test_a_worker_that_ends_is_told_of_at_once_with_its_log(
     assert str(failed.value).startswith(message)
     if "licence" in code:
         assert "last lines of w1's log:\n" in str(failed.value)
-        assert "no licence" in str(failed.value).partition("log:\n")[2]
+        assert str(failed.value).partition("log:\n")[2].count("no licence") == (2 if "raise" in code else 1)
+
+
+def test_workers_that_speak_pickle_answer_in_json(project: Callable[..., AppSpec]) -> None:
+    """Celery answers in the tasks' serializer; a look unpickles nothing."""
+    speaks = "app.conf.update(task_serializer='pickle', accept_content=['pickle', 'json'])"
+    with Sandbox(SandboxSpec(), project(speaks)) as sandbox:
+        workers = look(sandbox.target, [AskWorkers()], deadline=10).snapshot.workers
+    assert isinstance(workers, Workers)
+    assert [(worker.name, worker.malformed) for worker in workers.answered] == [("w1@sandbox", ())]
 
 
 def test_a_worker_that_hangs_is_told_of_in_time(project: Callable[..., AppSpec]) -> None:
