@@ -136,6 +136,8 @@ def own(seen: Handlers) -> list[Handler]:
             [
                 "Alerts.send is connected weakly to task_failure and was collected (shop/signals.py:10); "
                 "wanted connected (connect it with weak=False, or keep its object)",
+                "Alerts.send is connected to task_failure for an object that is gone which never sends it "
+                "(shop/signals.py:10); wanted the task itself",
             ],
             id="method of an object in a cycle",
         ),
@@ -168,6 +170,24 @@ def own(seen: Handlers) -> list[Handler]:
                 "(shop/signals.py:11); wanted the task itself",
             ],
             id="other senders that never send",
+        ),
+        pytest.param(
+            """
+            from celery import Celery
+            other = Celery("other", set_as_current=False)
+            @other.task(name="shop.tasks.charge")
+            def twin(): ...
+            @other.task(name="other.charge", shared=False)
+            def foreign(): ...
+            @signals.task_failure.connect(sender=twin)
+            @signals.task_retry.connect(sender=foreign)
+            def alert(sender, **kw): ...
+            """,
+            [
+                "alert is connected to task_failure for shop.tasks.charge, another app's task, "
+                "which never sends it (shop/signals.py:13); wanted the task itself"
+            ],
+            id="a task of this name in another app",
         ),
         pytest.param(
             """
@@ -289,6 +309,14 @@ def test_a_mistake_is_found_in_the_code(
             """,
             ["strongly"] * 2,
             id="closures of one code",
+        ),
+        pytest.param(
+            """
+            for channel in ("slack", "mail"):
+                signals.task_failure.connect(lambda channel=channel, **kw: None, weak=False)
+            """,
+            ["strongly"] * 2,
+            id="lambdas of a loop",
         ),
         pytest.param(
             """

@@ -8,7 +8,7 @@ import os
 import sys
 import sysconfig
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -38,12 +38,8 @@ def handlers(job: dict[str, Any]) -> dict[str, Any]:
     job["doing"] = f"a worker of {job['hook'] or job['app']}"
     worker = _as_worker(app)
     gc.collect()
-    codes: dict[Any, int] = {}
-    seen = [
-        call.plain(app, job["path"], codes.setdefault(call.code, len(codes) + 1))
-        for call in calls
-        if not call.repeats
-    ]
+    kept = [call for call in calls if not call.repeats]
+    seen = [call.plain(app, job["path"], code) for call, code in zip(kept, _codes(kept), strict=True)]
     del worker
     modules = [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_TOLD]
     return {"seen": seen, "modules": sorted(modules), "version": celery.__version__}
@@ -82,9 +78,11 @@ class _Call:
         self.own = _is_own(file) or _is_own(where.rpartition(":")[0])
         # Two imports of one file make two functions of one code. Closures and methods carry more than code.
         plain = inspect.isfunction(receiver) and not receiver.__closure__ and "<locals>" not in self.name
-        self.code: Any = (os.path.realpath(file), line) if plain else _identity(receiver)
+        self.identity = _identity(receiver)
+        self.code: Any = (os.path.realpath(file), line) if plain else self.identity
         self._receiver = _reference(receiver)
         self._sender = _reference(options["sender"])
+        self._for_any = options["sender"] is None
         self._entry: tuple[Any, Any] | None = None
         self._disconnected = False
 
@@ -109,7 +107,9 @@ class _Call:
         return mine is receiver or (inspect.ismethod(mine) and bool(mine == receiver))
 
     def plain(self, app: Celery, path: list[str], code: int) -> dict[str, Any]:
-        sender, sender_kind = _sender(self.sender, app)
+        sender, sender_kind = _told(self.sender, app)
+        if not sender and not self._for_any:
+            sender, sender_kind = "an object that is gone", "object"
         return {
             "signal": _NAMES[id(self.signal)],
             "name": self.name,
@@ -149,6 +149,19 @@ class _Call:
         if self._disconnected:
             return "disconnected"
         return "connected" if _alive(self._entry) else "collected"
+
+
+def _codes(calls: list[_Call]) -> Iterator[int]:
+    """A number for each call: that of an earlier one which connected the same object, or what the same
+    object is when its file is imported by another name."""
+    numbers: dict[Any, int] = {}
+    made: dict[Any, list[Any]] = {}
+    for call in calls:
+        # A loop makes several of one code, by whatever name its file is imported.
+        alike = made.setdefault((call.name.partition(":")[0], call.code), [])
+        if call.identity not in alike:
+            alike.append(call.identity)
+        yield numbers.setdefault((call.code, alike.index(call.identity)), len(numbers) + 1)
 
 
 def _watch(calls: list[_Call]) -> None:
@@ -306,7 +319,7 @@ def _relative(where: str, path: list[str]) -> str:
     return below if found else where
 
 
-def _sender(sender: Any, app: Celery) -> tuple[str, str]:
+def _told(sender: Any, app: Celery) -> tuple[str, str]:
     """A sender as a reader knows it, and what kind of thing it is."""
     if sender is None:
         return "", ""
