@@ -6,8 +6,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def run_of(config: pytest.Config) -> Run:
     """The run of this process; in an ordinary run one on the sandbox, made when first asked for."""
     if _RUN not in config.stash:
         config.stash[_RUN] = run = _make_run(config)
-        config.add_cleanup(run.close)
+        config.add_cleanup(partial(_close, run))
     return config.stash[_RUN]
 
 
@@ -235,6 +236,9 @@ class HealthSession:
                 )
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
+        mistakes = list(_mistakes(session.items))
+        if mistakes:
+            raise pytest.UsageError("\n".join(mistakes))
         for item in session.items:
             if isinstance(item, Row):
                 self.run.plan(item.row.check, must_hold=item.must_hold)
@@ -366,21 +370,43 @@ class HealthSession:
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:
-        self.run.close()
-        if self.share is not None:
-            shutil.rmtree(self.share, ignore_errors=True)
         for undo in reversed(self._undo):
             with suppress(ValueError):
                 undo()
         self._undo.clear()
+        _close(self.run)
+        if self.share is not None:
+            shutil.rmtree(self.share, ignore_errors=True)
+
+
+def _close(run: Run) -> None:
+    """End everything, which takes a second or two and is not interrupted: the run's verdict has been told."""
+    kept: dict[int, Any] = {}
+    with suppress(ValueError):  # of another thread than the main one
+        for end in (signal.SIGINT, signal.SIGTERM):
+            kept[end] = signal.signal(end, signal.SIG_IGN)
+    try:
+        run.close()
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _checks(item: pytest.Item) -> Iterator[Check]:
     for mark in reversed(list(item.iter_markers(MARKER))):
-        for check in mark.args:
-            if not isinstance(check, Check):
-                raise pytest.UsageError(
-                    f"{item.nodeid}: @pytest.mark.celery_health takes checks, not {check!r}:"
+        yield from mark.args
+
+
+def _mistakes(items: Iterable[pytest.Item]) -> Iterator[str]:
+    """What is wrong with the markers, each told once though its class or parameters make many items of it."""
+    told: set[int] = set()
+    for item in items:
+        for mark in item.iter_markers(MARKER):
+            wrong = [repr(arg) for arg in mark.args if not isinstance(arg, Check)]
+            wrong += [f"{name}={value!r}" for name, value in mark.kwargs.items()]
+            if wrong and id(mark) not in told:
+                told.add(id(mark))
+                yield (
+                    f"{item.nodeid}: @pytest.mark.celery_health takes checks, not {', '.join(wrong)}:"
                     " write WorkersAnswer(at_least=2), say"
                 )
-            yield check

@@ -96,6 +96,28 @@ def test_what_is_no_check_is_refused(project: Project, argument: str) -> None:
     result.stderr.fnmatch_lines(["*celery_health*" + ("Says(...)*" if argument == "Says" else "'billing'*")])
 
 
+def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project) -> None:
+    project.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.celery_health(at_least=2)
+        class TestReady:
+            def test_one(self): pass
+            def test_two(self): pass
+
+        @pytest.mark.celery_health("billing", 5)
+        def test_three(): pass
+        """
+    )
+    result = project.run()
+    assert result.ret == 4
+    takes = "*: @pytest.mark.celery_health takes checks, not"
+    told = [line for line in result.stderr.lines if "takes checks" in line]
+    assert len(told) == 2
+    result.stderr.fnmatch_lines([f"{takes} at_least=2: *", f"{takes} 'billing', 5: *"])
+
+
 def test_markers_of_class_and_module_add_up(project: Project) -> None:
     project.pytester.makepyfile(
         """

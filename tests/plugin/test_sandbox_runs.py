@@ -175,6 +175,35 @@ def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end:
     assert not [name for name in os.listdir("/proc") if name.isdigit() and is_of(name, tiny)]
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
+def test_a_verdict_that_was_told_stands(tiny: Path, health: Health, end: signal.Signals) -> None:
+    """A signal while the sandbox ends is no traceback, and no exit code that means something else."""
+    with (tiny / "tiny.py").open("a") as more:
+        more.write(  # a worker that has to be killed, so that the end takes its time
+            "import signal\nfrom celery.signals import worker_ready\n"
+            "@worker_ready.connect(weak=False)\n"
+            "def stubborn(**_): signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command("-k", "workers"), cwd=tiny, stdout=pipe, stderr=pipe, text=True) as run:
+        try:
+            assert run.stdout is not None
+            assert any(" passed" in line for line in run.stdout)
+            wait_until(lambda: ignores(run.pid, end), within=10, what="the sandbox is being ended")
+            run.send_signal(end)
+            _, error = run.communicate(timeout=20)
+        finally:
+            run.kill()
+    assert (run.returncode, error) == (0, "")
+
+
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process ignores a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    return bool(ignored & 1 << (number - 1))
+
+
 def lives(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
