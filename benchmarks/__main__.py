@@ -13,11 +13,11 @@ from importlib.metadata import version
 
 from kombu import Connection
 
-from benchmarks import depths, process, scene, startup, verdict
+from benchmarks import depths, process, recording, scene, startup, verdict
 from benchmarks.measure import Row, table
 from pytest_celery_health.sandbox.brokers import UnavailableError
 
-SECTIONS = ("verdict", "depths", "process", "startup")
+SECTIONS = ("verdict", "depths", "process", "startup", "recording")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,6 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         empty = startup.row(1 if told.quick else 40)
         notes.extend(startup.summary(empty))
         rows.append(empty)
+    if "recording" in chosen:
+        recorded = recording.row(1 if told.quick else 20)
+        notes.extend(recording.summary(recorded))
+        rows.append(recorded)
     print(setting())
     print(table(rows, goals=not told.quick), "", *notes, sep="\n")
     return 0

@@ -20,6 +20,7 @@ from pytest_celery_health.sandbox.brokers import UnavailableError  # noqa: E402
 @pytest.mark.timeout(120)
 def test_the_suite_runs_and_prints_ratios() -> None:
     argv = [sys.executable, "-m", "benchmarks", "--quick", "--no-rabbitmq", "depths", "process", "startup"]
+    argv += ["recording"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     if "Redis left out" not in done.stdout:
@@ -29,6 +30,7 @@ def test_the_suite_runs_and_prints_ratios() -> None:
         ):
             assert re.search(rf"\| {what} \| \*\*[\d.,]+x\*\* \| {than} \|", done.stdout), done.stdout
     assert re.search(r"pytest-celery-health adds [+-][\d.]+ ms to an empty collection", done.stdout)
+    assert re.search(r"a recording adds [+-][\d.]+ ms to a task with 3 handlers", done.stdout)
 
 
 def test_both_sides_of_a_verdict_see_every_worker() -> None:

@@ -6,11 +6,15 @@ or another mock answers is seen, too. The outermost client tells; what it calls 
 
 from __future__ import annotations
 
+import functools
 import http.client
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary
@@ -22,6 +26,7 @@ from pytest_celery_health.record.recording import Request
 from pytest_celery_health.record.tap import Tap
 
 _LONGEST_BODY = 1_000_000
+_CLIENTS = ("httpx", "requests", "urllib3.connectionpool")
 _HTTP_CLIENT, _URLLIB3, _OUTERMOST = 1, 2, 3
 
 
@@ -30,6 +35,7 @@ def _install(tap: Tap) -> None:
     tap.patch(connection, "endheaders", _endheaders)
     tap.patch(connection, "send", _send)
     tap.patch(connection, "getresponse", _getresponse)
+    tap.change("import", _watch_imports)
     loaded: Mapping[str, Any] = sys.modules
     # Of a module that is being imported, half is missing.
     with suppress(KeyError, AttributeError):
@@ -42,6 +48,31 @@ def _install(tap: Tap) -> None:
 
 
 TAP = Tap(_install)
+
+
+class _Watcher(MetaPathFinder):
+    """Has a client overheard that is imported late: many a handler imports it when it is called."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        if name not in _CLIENTS:
+            return None
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                execute(module)
+                if TAP.is_held:
+                    _install(TAP)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+def _watch_imports() -> Callable[[], None]:
+    watcher = _Watcher()
+    sys.meta_path.insert(0, watcher)
+    return functools.partial(sys.meta_path.remove, watcher)
 
 
 class _Exchange:
@@ -241,10 +272,16 @@ class _Sink:
     def sendall(self, data: object) -> None:
         pass
 
-    def makefile(self, *_: object) -> Any:
+    def makefile(self, *_: object) -> _Sink:
+        return self
+
+    def readline(self, *_: object) -> bytes:
         raise self.refusal
 
     def settimeout(self, seconds: float | None) -> None:
+        pass
+
+    def flush(self) -> None:
         pass
 
     def close(self) -> None:

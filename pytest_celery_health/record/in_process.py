@@ -21,7 +21,7 @@ from pytest_celery_health.project.child import load
 from pytest_celery_health.record import payloads, signals, sockets
 from pytest_celery_health.record.nowhere import detached
 from pytest_celery_health.record.plain import describe
-from pytest_celery_health.record.recorder import Recorder
+from pytest_celery_health.record.recorder import TAPS, Recorder
 from pytest_celery_health.record.recording import HandlerCall, Recording
 from pytest_celery_health.record.tap import Tap
 
@@ -52,8 +52,10 @@ class CelerySignals:
         self._stack = ExitStack()
 
     def __enter__(self) -> CelerySignals:
-        # For the whole test: a thread that outlives a run must not reach the network either.
-        self._stack.enter_context(sockets.TAP.held())
+        # For the whole test: a thread that outlives a run must not reach the network either, and to change
+        # classes for each run would cost most of a run's time.
+        for tap in (*TAPS, sockets.BOUNDS, _STARTS):
+            self._stack.enter_context(tap.held())
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -92,6 +92,7 @@ def _detach(weak: ref[Celery], tap: Tap) -> None:
     tap.change("producers", lambda: _swap(app.amqp, "_producer_pool", _producers()))
 
 
+@functools.lru_cache(maxsize=1)
 def _producers() -> ProducerPool:
     return ProducerPool(Connection("localhost", transport=_Transport).Pool(limit=10), limit=10)
 
@@ -112,15 +113,8 @@ _WAITING = Tap(_wait_for_nothing)
 
 def _swap(owner: Any, name: str, value: Any) -> Callable[[], None]:
     own = vars(owner)
-    undo = functools.partial(setattr, owner, name, own[name]) if name in own else None
+    undo: Callable[[], None] = functools.partial(delattr, owner, name)
+    if name in own:
+        undo = functools.partial(setattr, owner, name, own[name])
     setattr(owner, name, value)
-
-    def put_back() -> None:
-        if undo is None:
-            delattr(owner, name)
-        else:
-            undo()
-        if isinstance(value, ProducerPool):
-            value.force_close_all()
-
-    return put_back
+    return undo

@@ -7,9 +7,10 @@ tests/record/test_payloads.py compares them with the installed Celery.
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +76,9 @@ SENT: dict[str, tuple[str, ...]] = {
 }
 #: Arguments that older versions do not send yet: the first (major, minor) that does.
 SINCE: dict[tuple[str, str], tuple[int, int]] = {("task_success", "runtime"): (5, 7)}
+
+#: What a worker of this machine is called, unless it is told.
+node = functools.lru_cache(maxsize=1)(functools.partial(default_nodename, None))
 
 VERSION = tuple(int(part) for part in celery.__version__.split(".")[:2])
 
@@ -178,13 +182,13 @@ class _Payload:
         if self.signal in _BY_NAME:
             return self.task.name
         if self.signal in _BY_NODE:
-            return default_nodename(None)
+            return node()
         if self.signal == "import_modules":
             return self.app
         return None if self.signal in _BY_NOBODY else self._part()
 
     def _part(self) -> Part:
-        return Part(self.app, default_nodename(None))
+        return Part(self.app, node())
 
     def argument(self, name: str) -> Any:
         if name in self.given:
@@ -229,7 +233,7 @@ class _Payload:
         if self.signal in ("task_received", "task_revoked"):
             from celery.worker.request import Request
 
-            return Request(self._message(), app=self.app, task=self.task, hostname=default_nodename(None))
+            return Request(self._message(), app=self.app, task=self.task, hostname=node())
         if self.signal == "task_internal_error":
             return self.request_dict
         return Context(self.request_dict)
@@ -319,7 +323,7 @@ def request_of(task: Task, args: Any, kwargs: Any, options: Mapping[str, Any]) -
     Raises kombu's EncodeError for arguments that the task's serializer cannot encode, as sending them would.
     """
     app: Celery = task.app
-    known = inspect.signature(app.amqp.as_task_v2).parameters
+    known = _parameters(type(app.amqp).as_task_v2)
     told = {name: value for name, value in options.items() if name in known}
     told |= {"callbacks": _listed(options.get("link")), "errbacks": _listed(options.get("link_error"))}
     # When to run is not for this process to say.
@@ -342,10 +346,15 @@ def request_of(task: Task, args: Any, kwargs: Any, options: Mapping[str, Any]) -
         "properties": message.properties,
         "correlation_id": message.properties["correlation_id"],
         "reply_to": message.properties["reply_to"],
-        "hostname": default_nodename(None),
+        "hostname": node(),
         "is_eager": bool(app.conf.task_always_eager),
         "delivery_info": _delivery_info(task, options),
     }
+
+
+@functools.lru_cache(maxsize=10)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(function).parameters)
 
 
 def _request_dict(task: Task, told: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import inspect
 import os
 import sys
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,19 +41,40 @@ def _stay(**_: object) -> None:
 
 
 def _install(tap: Tap) -> None:
+    tap.change("gone", _remember)
     for name, signal in SIGNALS.items():
-        if name not in _ONLY_IF_HEARD:
-            tap.change(name, functools.partial(_connect, signal))
+        if name not in _ONLY_IF_HEARD and all(receiver is not _stay for _, receiver in signal.receivers):
+            signal.connect(_stay, weak=False)
+            tap.change(name, functools.partial(_disconnecting, signal))
     tap.patch(Signal, "_live_receivers", _wrapped)
 
 
-def _connect(signal: Signal) -> Callable[[], None]:
-    signal.connect(_stay, weak=False)
+def _disconnecting(signal: Signal) -> Callable[[], None]:
     return functools.partial(signal.disconnect, _stay)
 
 
 TAP = Tap(_install)
 _impatient: list[None] = []
+_announced: list[None] = []
+_not_told_of: list[Callable[..., Any]] = []
+
+#: What a call's `error` says from its beginning until its end, while calls are `announced`.
+RUNNING = "was still running"
+
+
+def not_told_of(receiver: Callable[..., Any]) -> None:
+    """Have the calls of a receiver of our own not recorded."""
+    _not_told_of.append(receiver)
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """A handler's call is noted at its beginning, too, for whoever reads of a handler that hangs."""
+    _announced.append(None)
+    try:
+        yield
+    finally:
+        _announced.pop()
 
 
 @contextmanager
@@ -65,13 +87,27 @@ def called_once() -> Iterator[None]:
         _impatient.pop()
 
 
-def lost() -> dict[str, int]:
-    """How many weakly connected receivers of each signal are gone, until Celery forgets them."""
-    gone = {
-        name: sum(isinstance(ref, ReferenceType) and ref() is None for _, ref in signal.receivers)
+_gone: Counter[str] = Counter()
+
+
+def _remember() -> Callable[[], None]:
+    # Celery forgets them when another receiver, such as ours, is connected.
+    _gone.update(_dead())
+    return _gone.clear
+
+
+def _dead() -> Counter[str]:
+    return Counter(
+        name
         for name, signal in SIGNALS.items()
-    }
-    return {name: number for name, number in gone.items() if number}
+        for _, receiver in signal.receivers
+        if isinstance(receiver, ReferenceType) and receiver() is None
+    )
+
+
+def lost() -> dict[str, int]:
+    """How many weakly connected receivers of each signal are gone, as far as can be told."""
+    return dict(_gone + _dead())
 
 
 def receivers_of(signal: Signal) -> list[Any]:
@@ -87,10 +123,16 @@ def _wrapped(original: Callable[[Signal, object], list[Any]]) -> Callable[[Signa
         if caller.f_code is not _SEND or signal.name not in SIGNALS or not TAP.heard:
             return receivers
         arguments = {name: _told(value) for name, value in caller.f_locals["named"].items()}
-        TAP.emit(SignalCall(signal.name, _sender(sender), arguments, len(receivers), **TAP.where()))
-        return [_Receiver(each, signal.name) for each in receivers]
+        heard = [each if _is_ours(each) else _Receiver(each, signal.name) for each in receivers]
+        handlers = sum(isinstance(each, _Receiver) for each in heard)
+        TAP.emit(SignalCall(signal.name, _sender(sender), arguments, handlers, **TAP.where()))
+        return heard
 
     return live_receivers
+
+
+def _is_ours(receiver: object) -> bool:
+    return any(receiver is each for each in _not_told_of)
 
 
 class _Receiver:
@@ -108,6 +150,8 @@ class _Receiver:
         handler = self._handler
         if _impatient and _waits(handler):
             handler = _inside(handler)
+        if _announced:
+            self._note(at, None, RUNNING)
         try:
             result = handler(**named)
         except BaseException as error:
@@ -185,9 +229,14 @@ def _inside(function: Any) -> Any:
 
 def _relative(path: str) -> str:
     try:
-        relative = os.path.relpath(path)
+        return _relative_to(path, os.getcwd())
     except (ValueError, OSError):
         return path
+
+
+@functools.lru_cache(maxsize=500)
+def _relative_to(path: str, folder: str) -> str:
+    relative = os.path.relpath(path, folder)
     return path if relative.startswith("..") else relative
 
 

@@ -83,7 +83,7 @@ def _named(host: str) -> bool:
 def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
     def checked(sock: socket.socket, *args: Any) -> Any:
         address = args[-1] if args else None
-        if TAP.heard and isinstance(address, tuple) and len(address) > 1:
+        if TAP.is_held and isinstance(address, tuple) and len(address) > 1:
             host, port = _text(address[0]), address[1]
             if not _permitted(host, port):
                 refuse(host, port)
@@ -97,7 +97,7 @@ def _checked(method: Callable[..., Any]) -> Callable[..., Any]:
 def _looked_up(function: Callable[..., Any]) -> Callable[..., Any]:
     def looked_up(host: Any, port: Any = None, *args: Any, **named: Any) -> Any:
         name = _text(host or "")
-        if TAP.heard and not (_permitted(name, port) or (port is None and _named(name))):
+        if TAP.is_held and not (_permitted(name, port) or (port is None and _named(name))):
             refuse(name, port)
         found = function(host, *(() if port is None and not args else (port, *args)), **named)
         if name and not is_local(name) and isinstance(found, list):
@@ -147,7 +147,7 @@ def _bounds(tap: Tap) -> None:
     tap.patch(socket.socket, "settimeout", _bounded)
 
 
-_BOUNDS = Tap(_bounds)
+BOUNDS = Tap(_bounds)
 
 
 def _bounded(method: Callable[..., None]) -> Callable[..., None]:
@@ -164,7 +164,7 @@ def bounded(seconds: float) -> Iterator[None]:
     """A socket that connects meanwhile, and has no timeout, gets one: nobody waits for ever."""
     _patience.append(seconds)
     try:
-        with _BOUNDS.held():
+        with BOUNDS.held():
             yield
     finally:
         _patience.pop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypedDict
 
 from celery._state import get_current_task
@@ -30,13 +30,14 @@ class Where(TypedDict):
 class Tap:
     """Something that is overheard.
 
-    install: makes the changes that are not made yet, with `self.patch`; it is called for every listener, so
+    install: makes the changes that are not made yet, with `self.patch`; it is called for every holder, so
     that a module imported meanwhile is not missed.
     """
 
     def __init__(self, install: Callable[[Tap], None]) -> None:
         self._install = install
         self._lock = threading.RLock()
+        self._holders = 0
         self._listeners: tuple[Emit, ...] = ()
         self._undo: dict[object, Callable[[], None]] = {}
         self._made: list[object] = []
@@ -45,43 +46,56 @@ class Tap:
     @contextmanager
     def listen(self, emit: Emit) -> Iterator[None]:
         """Have every entry given to `emit`, which may be called by any thread."""
+        with self.held():
+            with self._lock:
+                self._listeners = (*self._listeners, emit)
+            try:
+                yield
+            finally:
+                with self._lock:
+                    listeners = list(self._listeners)
+                    listeners.remove(emit)
+                    self._listeners = tuple(listeners)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the changes, though nobody listens yet."""
         with self._lock:
-            if not self._listeners:
+            if not self._holders:
                 self._main = os.getpid()
-            self._listeners = (*self._listeners, emit)
+            self._holders += 1
             try:
                 self._install(self)
             except BaseException:
-                self._leave(emit)
+                self._leave()
                 raise
         try:
             yield
         finally:
             with self._lock:
-                self._leave(emit)
+                self._leave()
 
-    def held(self) -> AbstractContextManager[None]:
-        """The changes, without anybody who listens to what they tell."""
-        return self.listen(lambda _: None)
-
-    def _leave(self, emit: Emit) -> None:
-        listeners = list(self._listeners)
-        listeners.remove(emit)
-        self._listeners = tuple(listeners)
-        if not listeners:
+    def _leave(self) -> None:
+        self._holders -= 1
+        if not self._holders:
             for undo in reversed(list(self._undo.values())):
                 undo()
             self._undo.clear()
             self._made.clear()
 
-    def emit(self, entry: Entry) -> None:
-        for emit in self._listeners:
-            emit(entry)
+    @property
+    def is_held(self) -> bool:
+        """Whether the changes are there: one that somebody kept beyond their end must do nothing."""
+        return self._holders > 0
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens; a change that somebody kept beyond its end must do nothing."""
+        """Whether anybody listens, so that there is something to tell."""
         return bool(self._listeners)
+
+    def emit(self, entry: Entry) -> None:
+        for emit in self._listeners:
+            emit(entry)
 
     def change(self, key: object, do: Callable[[], Callable[[], None]]) -> None:
         """Make a change once; `do` returns what undoes it."""

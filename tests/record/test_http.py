@@ -292,6 +292,39 @@ def test_a_handler_that_catches_what_httpx_raises(app: Celery, celery_signals: C
     recording.expect_log(containing="alert lost")
 
 
+LATE = """
+import sys
+from celery import Celery, signals
+
+app = Celery("late")
+
+@app.task
+def charge():
+    raise ValueError("declined")
+
+@signals.task_failure.connect(weak=False)
+def alert(exception, **_):
+    import CLIENT
+    assert ours
+    CLIENT.post("https://api.opsgenie.com/v2/alerts", json={"message": str(exception)})
+
+ours = "CLIENT" not in sys.modules
+
+def test_late(celery_signals):
+    recording = celery_signals.run(charge.s(), raises=ValueError, handler_errors="record")
+    recording.expect_request("opsgenie.com", containing="declined", count=1)
+"""
+
+
+@pytest.mark.parametrize("client", ["httpx", "requests"])
+def test_a_client_that_the_handler_imports(
+    client: str, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    pytester.makepyfile(LATE.replace("CLIENT", client))
+    pytester.runpytest_subprocess("-p", "celery_health", timeout=60).assert_outcomes(passed=1)
+
+
 def test_a_refused_handler_says_what_to_do(app: Celery, celery_signals: CelerySignals) -> None:
     @signals.task_failure.connect(weak=False)
     def alert(**_):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from tests.record.conftest import GUIDE, SHOP, Project
+from tests.record.conftest import GUIDE, REPO, SHOP, Project
 
 README_TEST = """
 from shop.tasks import CardDeclined, process_payment
@@ -60,6 +62,40 @@ def test_third_retry_is_alerted(celery_signals, requests_mock):
 def test_unanswered(celery_signals):
     celery_signals.run(process_payment.s("o1", "declined"), raises=CardDeclined)
 """
+
+
+SMALL = """
+import requests
+from celery import Celery, signals
+
+app = Celery("shop", broker="redis://nobody.invalid/0", backend="redis://nobody.invalid/1")
+
+class CardDeclined(Exception):
+    pass
+
+@app.task
+def charge(card):
+    raise CardDeclined(f"the card is {card}")
+
+def post(text):
+    requests.post("https://hooks.slack.com/services/T0/B0/X", json={"text": text}, timeout=1)
+
+@signals.task_failure.connect
+def alert_on_failure(sender, exception, **_):
+    post(f"{sender.name} failed: {exception}")
+
+@signals.task_retry.connect
+def alert_on_retry(sender, request, **_):
+    post(f"{sender.name} retries for the {request.retries + 1}. time")
+"""
+
+
+def test_the_examples_of_the_page_are_green(project: Project) -> None:
+    page = (REPO / "docs" / "recordings.md").read_text()
+    project.pytester.mkpydir("shop")
+    (project.pytester.path / "shop" / "tasks.py").write_text(SMALL)
+    blocks = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    project.run("\n".join(blocks)).assert_outcomes(passed=2)
 
 
 def test_the_corrected_shop_is_green(project: Project) -> None:
