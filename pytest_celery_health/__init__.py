@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Worker,
         Workers,
     )
+    from pytest_celery_health.record.recording import HandlerError, Recording
     from pytest_celery_health.verdict import Finding, Verdict, judge
 
 __all__ = [
@@ -52,12 +53,14 @@ __all__ = [
     "Entry",
     "Finding",
     "Handler",
+    "HandlerError",
     "Handlers",
     "HandlersConnected",
     "Progress",
     "Queue",
     "QueueDepth",
     "Queues",
+    "Recording",
     "RunningTask",
     "Schedule",
     "ScheduleRuns",
@@ -78,8 +81,9 @@ if not TYPE_CHECKING:  # a type checker would take any name for a public one
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from pytest_celery_health import checks, facts, verdict
+        from pytest_celery_health.record import recording
 
-        return next(vars(home)[name] for home in (checks, facts, verdict) if name in vars(home))
+        return next(vars(home)[name] for home in (checks, facts, verdict, recording) if name in vars(home))
 
 
 def __dir__() -> list[str]:

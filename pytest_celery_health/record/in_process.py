@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
+from weakref import WeakSet
 
 from celery import Celery, Task, _state
 from celery.app.task import Context
@@ -22,7 +23,7 @@ from pytest_celery_health.record import payloads, signals, sockets
 from pytest_celery_health.record.nowhere import detached
 from pytest_celery_health.record.plain import describe
 from pytest_celery_health.record.recorder import TAPS, Recorder
-from pytest_celery_health.record.recording import HandlerCall, Recording
+from pytest_celery_health.record.recording import HandlerCall, HandlerError, Recording
 from pytest_celery_health.record.tap import Tap
 
 Raises = type[BaseException] | tuple[type[BaseException], ...]
@@ -31,14 +32,6 @@ _PATIENCE = 10.0
 #: Seconds that threads which the task started, and which are no daemons, get to end.
 _SETTLE = 1.0
 _MOST_RUNS = 1000
-
-
-class HandlerError(AssertionError):
-    """A handler raised, or its body never ran, and Celery would have swallowed it."""
-
-    def __init__(self, message: str, recording: Recording) -> None:
-        super().__init__(message)
-        self.recording = recording
 
 
 class CelerySignals:
@@ -175,10 +168,10 @@ def _load(app: Celery) -> None:
     if app not in _loaded:
         app.finalize()
         app.loader.import_default_modules()
-        _loaded.append(app)
+        _loaded.add(app)
 
 
-_loaded: list[Celery] = []
+_loaded: WeakSet[Celery] = WeakSet()
 
 
 @contextmanager

@@ -353,6 +353,14 @@ class Recording:
         raise AssertionError("\n".join(filter(None, (self.masked(told), self.listing(seen)))))
 
 
+class HandlerError(AssertionError):
+    """A handler raised, or its body never ran, and Celery would have swallowed it."""
+
+    def __init__(self, message: str, recording: Recording) -> None:
+        super().__init__(message)
+        self.recording = recording
+
+
 def to_json(entry: Entry) -> str:
     """An entry as one line of JSON. What is not plain data is left out or becomes its repr."""
     told = {

@@ -10,8 +10,9 @@ from celery.app.task import Context
 from celery.utils.dispatch import Signal
 from celery.worker.request import Request
 
+from pytest_celery_health import HandlerError
 from pytest_celery_health.record import payloads
-from pytest_celery_health.record.in_process import CelerySignals, HandlerError
+from pytest_celery_health.record.in_process import CelerySignals
 
 got: list[dict] = []
 

@@ -22,7 +22,8 @@ import requests_mock
 import urllib3
 from celery import Celery, signals
 
-from pytest_celery_health.record.in_process import CelerySignals, HandlerError
+from pytest_celery_health import HandlerError
+from pytest_celery_health.record.in_process import CelerySignals
 from pytest_celery_health.record.recorder import Recorder
 from pytest_celery_health.record.recording import Recording, Request
 

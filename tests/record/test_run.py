@@ -14,7 +14,8 @@ from celery.exceptions import Ignore, MaxRetriesExceededError, Reject
 from celery.utils.dispatch import Signal
 from kombu.exceptions import EncodeError
 
-from pytest_celery_health.record.in_process import CelerySignals, HandlerError
+from pytest_celery_health import HandlerError
+from pytest_celery_health.record.in_process import CelerySignals
 
 
 class CardDeclined(Exception):
