@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -31,6 +32,8 @@ from pytest_celery_health.verdict import Verdict
 MARKER = "celery_health"
 _RUN = pytest.StashKey[Run]()
 _VERDICTS = pytest.StashKey[list[tuple[Check, Verdict]]]()
+#: Prefix of the folder that the processes of a pytest-xdist run share; its controller's process id follows.
+_SHARE = "pytest-celery-health-"
 #: Exit code when nothing is unhealthy but something could not be seen; pytest's own end at 5 or 6.
 UNKNOWN = 6
 
@@ -172,7 +175,7 @@ class HealthSession:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         if self.share is None:
-            self.share = Path(tempfile.mkdtemp(prefix="pytest-celery-health-"))
+            self.share = _make_share()
         node.workerinput["celery_health_share"] = str(self.share)
 
     @pytest.hookimpl(optionalhook=True)
@@ -377,6 +380,17 @@ class HealthSession:
         _close(self.run)
         if self.share is not None:
             shutil.rmtree(self.share, ignore_errors=True)
+
+
+def _make_share() -> Path:
+    """A private folder for the processes of this run; those of runs that were killed are removed."""
+    for old in Path(tempfile.gettempdir()).glob(f"{_SHARE}*-*"):
+        with suppress(ValueError, PermissionError):
+            try:
+                os.kill(int(old.name.removeprefix(_SHARE).partition("-")[0]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{_SHARE}{os.getpid()}-"))
 
 
 def _close(run: Run) -> None:

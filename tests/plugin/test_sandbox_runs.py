@@ -74,6 +74,23 @@ def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     assert "5 checks: 5 healthy · 1 look," in result.stdout
 
 
+def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
+    tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, lives_on, foreign = (
+        temporary / f"pytest-celery-health-{owner}-abc" for owner in (ended.pid, os.getpid(), "mine")
+    )
+    for folder in (left, lives_on, foreign):
+        folder.mkdir()
+    result = health(tiny, "-p", "xdist.plugin", "-n", "2")
+    assert result.returncode == 0, result.stdout
+    assert sorted(temporary.glob("*celery-health*")) == sorted([lives_on, foreign])
+
+
 @pytest.fixture
 def decoys() -> Iterator[dict[str, Decoy]]:
     """Production: a Redis, a PostgreSQL, an HTTP and a UDP server, by the variable that names each."""
