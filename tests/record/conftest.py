@@ -46,9 +46,14 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
 
 @pytest.fixture
 def app() -> Iterator[Celery]:
-    """An app whose broker does not exist; handlers that a test connects are forgotten at its end."""
+    """An app whose broker does not exist; handlers that a test connects are forgotten at its end.
+
+    It begins with none: what another test imported, such as redbeat, has connected its own.
+    """
     every = [signal for signal in vars(signals).values() if isinstance(signal, signals.Signal)]
     before = {signal: list(signal.receivers) for signal in every}
+    for signal in every:
+        signal.receivers.clear()
     app = Celery("shop", broker="redis://broker.invalid/0", backend="redis://broker.invalid/1")
     # Else each task would be one of every app that is finalized later.
     app.task = functools.partial(app.task, shared=False)
