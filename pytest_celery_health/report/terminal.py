@@ -89,7 +89,7 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     title = run.target_name
     if tally.broker:
         title += f" ({tally.broker})"
-    out.section(f"celery-health: {title}", sep="-")
+    out.write_sep("-", f"celery-health: {title}")
     if run.seen is not None:
         _fleet(out, run, run.seen.snapshot)
     for _, outcome in tally.outcomes:

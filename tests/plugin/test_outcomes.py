@@ -99,6 +99,12 @@ def test_junit_starts_with_the_evidence_and_holds_the_figures(project: Project, 
     assert figures["billing.ready"] == "1204"
 
 
+def test_the_section_has_its_gap_above_its_title(project: Project) -> None:
+    project.contract(HEALTHY)
+    result = project.run()
+    result.stdout.fnmatch_lines(["*[[]100%]", "", "*-- celery-health: *", "?*"], consecutive=True)
+
+
 def test_quiet_is_one_line(project: Project) -> None:
     project.contract(HEALTHY)
     lines = [line for line in project.run("-q").outlines if "check" in line]
