@@ -43,9 +43,9 @@ class Task:
 
     def fail(self, message: str, log: str = "") -> None:
         """End this child, telling why. The log gets `log`, or the message where there is none."""
-        self.tell("wrong", why=mask(message))
+        # The log first: who is told reads it at once.
         print(mask(log or message), file=sys.stderr, flush=True)  # noqa: T201 - stderr is its log
-        sys.stderr.flush()
+        self.tell("wrong", why=mask(message))
         os._exit(1)  # whatever threads the app's modules started
 
     def load(self, *argv: str) -> Celery:
