@@ -1,8 +1,4 @@
-"""What Celery sends with each signal, and such payloads made up as a worker would have built them.
-
-The names are those that Celery's code sends, of which `providing_args` lacks some;
-tests/record/test_payloads.py compares them with the installed Celery.
-"""
+"""Payloads of signals, made up as a worker would have built them."""
 
 from __future__ import annotations
 
@@ -24,85 +20,31 @@ from kombu import Message
 from kombu.serialization import dumps, loads
 from kombu.utils.uuid import uuid
 
-_TASK = ("task_id", "task", "args", "kwargs")
-_FAILED = ("task_id", "exception", "args", "kwargs", "traceback", "einfo")
-_LOGGING = ("loglevel", "logfile", "format", "colorize")
-
-#: What each signal carries. `task_postrun` has state, `after_task_publish` headers, and the worker's
-#: end its pid, exitcode, sig and how, of which Celery's documentation of the arguments says nothing.
-SENT: dict[str, tuple[str, ...]] = {
-    "before_task_publish": (
-        "body",
-        "exchange",
-        "routing_key",
-        "headers",
-        "properties",
-        "declare",
-        "retry_policy",
-    ),
-    "after_task_publish": ("body", "exchange", "routing_key", "headers"),
-    "task_sent": ("task_id", "task", "args", "kwargs", "eta", "taskset"),
-    "task_received": ("request",),
-    "task_prerun": _TASK,
-    "task_postrun": (*_TASK, "retval", "state"),
-    "task_success": ("result", "runtime"),
-    "task_retry": ("request", "reason", "einfo"),
-    "task_failure": _FAILED,
-    "task_internal_error": (*_FAILED, "request"),
-    "task_revoked": ("request", "terminated", "signum", "expired"),
-    "task_rejected": ("message", "exc"),
-    "task_unknown": ("message", "exc", "name", "id"),
-    "celeryd_init": ("instance", "conf", "options"),
-    "celeryd_after_setup": ("instance", "conf"),
-    "import_modules": (),
-    "worker_init": (),
-    "worker_before_create_process": (),
-    "worker_process_init": (),
-    "worker_process_shutdown": ("pid", "exitcode"),
-    "worker_ready": (),
-    "worker_shutdown": (),
-    "worker_shutting_down": ("sig", "how", "exitcode"),
-    "heartbeat_sent": (),
-    "setup_logging": _LOGGING,
-    "after_setup_logger": ("logger", *_LOGGING),
-    "after_setup_task_logger": ("logger", *_LOGGING),
-    "beat_init": (),
-    "beat_embedded_init": (),
-    "eventlet_pool_started": (),
-    "eventlet_pool_preshutdown": (),
-    "eventlet_pool_postshutdown": (),
-    "eventlet_pool_apply": ("target", "args", "kwargs"),
-    "user_preload_options": ("app", "options"),
-}
-#: Arguments that older versions do not send yet: the first (major, minor) that does.
-SINCE: dict[tuple[str, str], tuple[int, int]] = {("task_success", "runtime"): (5, 7)}
+from pytest_celery_health.signal_table import SIGNALS
 
 #: What a worker of this machine is called, unless it is told.
 node = functools.lru_cache(maxsize=1)(functools.partial(default_nodename, None))
 
-VERSION = tuple(int(part) for part in celery.__version__.split(".")[:2])
 
-
-def arguments_of(signal: str, version: tuple[int, ...] = VERSION) -> tuple[str, ...]:
+def arguments_of(signal: str, version: str = celery.__version__) -> tuple[str, ...]:
     """The arguments that a Celery of this version sends with `signal`.
 
     Raises LookupError, with the nearest name, for one that Celery never sends.
     """
-    if signal not in SENT:
-        raise LookupError(f"Celery never sends {signal!r}{_nearest(signal, SENT)}")
-    return tuple(name for name in SENT[signal] if version >= SINCE.get((signal, name), (0, 0)))
+    if signal not in SIGNALS:
+        raise LookupError(f"Celery never sends {signal!r}{_nearest(signal, SIGNALS)}")
+    return SIGNALS[signal].by(version)
 
 
-def check(signal: str, given: Iterable[str], version: tuple[int, ...] = VERSION) -> None:
+def check(signal: str, given: Iterable[str], version: str = celery.__version__) -> None:
     """Raise LookupError for a signal, TypeError for an argument, that Celery never sends."""
     known = arguments_of(signal, version)
     for name in given:
         if name not in known:
-            since = SINCE.get((signal, name))
-            spelled = ".".join(map(str, version[:2]))
-            when = f" before {since[0]}.{since[1]} (this is {spelled})" if since else ""
+            since = SIGNALS[signal].since.get(name)
+            why = f" before {since} (this is {version})" if since else _nearest(name, known)
             raise TypeError(
-                f"Celery never sends {name!r} with {signal}{when}{'' if since else _nearest(name, known)};"
+                f"Celery never sends {name!r} with {signal}{why};"
                 f" it sends {', '.join(known) or 'nothing but the sender'}"
             )
 
