@@ -16,6 +16,8 @@ from benchmarks import scene, verdict  # noqa: E402
 from benchmarks.measure import Row, Side, compare, table  # noqa: E402
 from pytest_celery_health.sandbox.brokers import UnavailableError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(120)
 def test_the_suite_runs_and_prints_ratios() -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.conftest import IMPOSSIBLE
 
+pytestmark = pytest.mark.slow
+
 PYTEST = tuple(int(part) for part in pytest.__version__.split(".")[:2])
 
 CONTRACT = """

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 #: What a plain run may import of this package.
 OURS = {"pytest_celery_health", "pytest_celery_health.plugin", "pytest_celery_health.hookspecs"}
 HEAVY = {

@@ -8,6 +8,8 @@ import pytest
 
 from tests.conftest import IMPOSSIBLE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def suite(pytester: pytest.Pytester) -> pytest.Pytester:

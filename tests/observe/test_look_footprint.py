@@ -23,6 +23,8 @@ from pytest_celery_health.observe.target import Target
 from tests.observe.fleet import Server, StartWorker, wait_until
 from tests.observe.proxy import proxied
 
+pytestmark = pytest.mark.slow
+
 EVERYTHING = (
     AskWorkers(
         frozenset(

@@ -15,6 +15,8 @@ from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
 from tests.observe.fleet import Server, StartRedis, StartWorker, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def sees_worker(url: str, **more: Any) -> bool:
     snapshot = look(Target("t", url, **more), [AskWorkers(), AskQueues(("celery",))], deadline=5).snapshot

@@ -15,6 +15,8 @@ from pytest_celery_health.sandbox.brokers import redis_server
 from tests.conftest import IMPOSSIBLE
 from tests.sandbox.remains import Remains, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("name", "version"),

@@ -21,6 +21,8 @@ from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
 from tests.conftest import IMPOSSIBLE
 from tests.sandbox.remains import OWNER, Owner, Remains, wait_until
 
+pytestmark = pytest.mark.slow
+
 #: Leaves the session, the process group and its parent.
 DAEMON = """
 import time
