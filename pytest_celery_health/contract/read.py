@@ -157,6 +157,13 @@ class _Reader:
             self._complain(
                 ("sandbox",), f'broker is "{broker}", which the sandbox does not have{near}', "broker"
             )
+        if broker == "memory" and (done.get("workers", 1) or done.get("beat")):
+            self._complain(
+                ("sandbox",),
+                'broker is "memory", which lives in one process, so no worker or beat could reach it;'
+                " leave it out, or write workers = 0 and no beat",
+                "broker",
+            )
         for key in ("workers", "concurrency"):
             least = 0 if key == "workers" else 1
             if key in done and done[key] < least:

@@ -68,6 +68,9 @@ class Fleet:
         Raises FleetError, and what the connection raises.
         """
         connection: Any = self.link.connection
+        app = self.target.app
+        if app is not None and app.unanswering:
+            return Unseen(app.unanswering, never=True)
         if not self.link.can_broadcast:
             return Unseen(f"kombu's {connection.transport.driver_type} has no remote control", never=True)
         tally = self._round(connection, question)

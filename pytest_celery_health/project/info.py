@@ -35,7 +35,8 @@ class AppInfo:
     """An app as its worker would see it, all modules imported. Plain data, so that it can cross a pipe.
 
     `broker_url` is the app's read URL (a failover list is joined with ";"). `tasks` are the tasks it
-    defines, `queues` the names it declares or routes to, `schedule_unseen` why its schedule cannot be read.
+    defines, `queues` the names it declares or routes to, `schedule_unseen` why its schedule cannot be read,
+    `unanswering` why its workers answer no remote control that a look could read.
     """
 
     name: str
@@ -53,6 +54,7 @@ class AppInfo:
     schedule: tuple[Entry, ...] = ()
     schedule_unseen: str = ""
     redbeat: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    unanswering: str = ""
 
 
 class ProjectError(Exception):

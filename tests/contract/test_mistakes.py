@@ -157,6 +157,11 @@ MISTAKES = {
         'pyproject.toml:4: [tool.celery-health.sandbox] broker is "valky", which the sandbox does not have;'
         " did you mean valkey?",
     ),
+    "sandbox: a broker that workers cannot reach": (
+        APP + '[tool.celery-health.sandbox]\nbroker = "memory"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] broker is "memory", which lives in one process, so no'
+        " worker or beat could reach it; leave it out, or write workers = 0 and no beat",
+    ),
     "target: named sandbox": (
         target('broker = "env:B"', 'expect_host = "h"', name="sandbox"),
         "pyproject.toml:4: [tool.celery-health.target.sandbox]"

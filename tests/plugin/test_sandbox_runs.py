@@ -234,3 +234,21 @@ def is_of(pid: str, folder: Path) -> bool:
         return Path(f"/proc/{pid}/cwd").resolve() == folder
     except OSError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("conf", "why"),
+    [
+        ("worker_enable_remote_control=False", "worker_enable_remote_control is off"),
+        ("accept_content=['pickle'], task_serializer='pickle'", "accept_content leaves out JSON"),
+    ],
+)
+def test_workers_that_cannot_answer_are_unknown(tiny: Path, health: Health, conf: str, why: str) -> None:
+    """Not unhealthy: they may be well. A row that says `optional` is skipped."""
+    (tiny / "tiny.py").write_text(f"from celery import Celery\napp = Celery('tiny')\napp.conf.update({conf})\n")
+    result = health(tiny)
+    assert result.returncode == 6
+    assert f"ERROR pyproject.toml::workers[sandbox] - cannot tell: {why}" in result.stdout
+    contract = tiny / "pyproject.toml"
+    contract.write_text(contract.read_text().replace('use = "workers"', 'use = "workers"\noptional = true'))
+    assert "1 skipped" in health(tiny).stdout

@@ -10,9 +10,11 @@ from typing import Any
 
 import celery
 from celery import Celery
+from kombu.serialization import prepare_accept_content
 
 _REDBEAT = ("redbeat_redis_url", "redbeat_key_prefix", "redbeat_lock_key", "redbeat_lock_timeout")
 _UNSAYABLE = object()
+_JSON = "application/json"
 
 
 def describe(app: Celery, name: str) -> dict[str, Any]:
@@ -35,15 +37,28 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
         "control_queue_exclusive": conf.get("control_queue_exclusive"),
         "default_queue": conf.task_default_queue,
         "queues": list(queues),
-        "tasks": sorted(name for name, task in app.tasks.items() if not _is_builtin(task)),
+        "tasks": [task.name for task in own_tasks(app)],
         "schedule": schedule,
         "schedule_unseen": "" if schedule else _schedule_elsewhere(conf.beat_scheduler),
+        "unanswering": _unanswering(app),
         "redbeat": {key: plain(conf[key]) for key in _REDBEAT if key in conf},
     }
 
 
-def _is_builtin(task: object) -> bool:
-    return type(task).__module__.startswith("celery.")
+def own_tasks(app: Celery) -> list[Any]:
+    """The tasks that the app defines, Celery's own excluded, by name."""
+    return [task for _, task in sorted(app.tasks.items()) if not type(task).__module__.startswith("celery.")]
+
+
+def _unanswering(app: Celery) -> str:
+    if not app.conf.worker_enable_remote_control:
+        return "worker_enable_remote_control is off, so workers answer nothing"
+    if _JSON not in prepare_accept_content(app.conf.accept_content):
+        return "accept_content leaves out JSON, so workers refuse what a look asks"
+    serializer = app.control.mailbox.serializer or "json"
+    if serializer != "json":
+        return f"workers answer in {serializer} (task_serializer), and a look reads JSON only"
+    return ""
 
 
 def _broker_url(app: Celery) -> str:
