@@ -211,7 +211,7 @@ class HealthSession:
         items[:] = list(kept.values())
 
     def _add_rows(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        """The rows, unless an argument names their file or a folder brought it.
+        """The rows, unless an argument names their file, a folder brought it, or only tests are named.
 
         Naming the file as one more argument would do, but before 9.0 pytest loses a folder's tests when a
         file in it is named as well.
@@ -219,6 +219,8 @@ class HealthSession:
         contract = self.run.contract
         here = self.config.invocation_params.dir
         named = {(here / arg.split("::")[0]).resolve() for arg in self.config.args}
+        if all("::" in arg for arg in self.config.args):
+            return
         if not contract.rows or contract.path.resolve() in named or any(isinstance(i, Row) for i in items):
             return
         collector: ContractFile = ContractFile.from_parent(session, path=contract.path)

@@ -67,6 +67,16 @@ def test_rows_and_marked_tests_are_all_that_a_health_run_runs(project: Project) 
     project.run().assert_outcomes(passed=2, deselected=1)
 
 
+def test_a_test_named_by_its_node_id_runs_alone(project: Project) -> None:
+    project.contract(UNHEALTHY)
+    project.pytester.makepyfile(
+        test_ready="import pytest\nfrom acme import Says\n"
+        "@pytest.mark.celery_health(Says())\ndef test_marked(): pass"
+    )
+    project.run("test_ready.py::test_marked").assert_outcomes(passed=1)
+    project.run("test_ready.py").assert_outcomes(passed=1, failed=1)
+
+
 def test_rows_do_not_exist_without_a_health_run(project: Project) -> None:
     project.contract(UNHEALTHY)
     project.pytester.makepyfile("def test_plain(): pass")
