@@ -7,10 +7,12 @@ from collections.abc import Iterator
 import pytest
 
 from pytest_celery_health.checks import Check
+from pytest_celery_health.contract.begin import how_to_begin
 from pytest_celery_health.facts import Ask, Snapshot
 from pytest_celery_health.outcome import Outcome, raise_for
 from pytest_celery_health.rows import record
-from pytest_celery_health.run import Run, merge
+from pytest_celery_health.run import Run, TargetError, merge
+from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.session import run_of
 from pytest_celery_health.verdict import judge
 
@@ -53,3 +55,12 @@ class CeleryHealth:
 
 def celery_health_for(request: pytest.FixtureRequest) -> Iterator[CeleryHealth]:
     yield CeleryHealth(run_of(request.config), request.node)
+
+
+def celery_drill_for(request: pytest.FixtureRequest) -> Drills:
+    run = run_of(request.config)
+    try:
+        return run.drills
+    except TargetError as error:
+        hint = "" if run.has_app else f"\n{how_to_begin()}"
+        pytest.fail(f"celery_drill: {error}{hint}", pytrace=False)

@@ -14,6 +14,7 @@ import pytest
 if TYPE_CHECKING:
     from pytest_celery_health.fixtures import CeleryHealth
     from pytest_celery_health.record.in_process import CelerySignals
+    from pytest_celery_health.sandbox.drills.crew import Drills
 
 MARKER = "celery_health"
 
@@ -105,3 +106,11 @@ def celery_signals(request: pytest.FixtureRequest) -> Iterator[CelerySignals]:
 
     with CelerySignals(app) as signals:
         yield signals
+
+
+@pytest.fixture
+def celery_drill(request: pytest.FixtureRequest) -> Drills:
+    """Takes a task to an end in a real worker and records what handlers do: `celery_drill("raises")`."""
+    from pytest_celery_health.fixtures import celery_drill_for
+
+    return celery_drill_for(request)

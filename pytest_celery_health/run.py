@@ -39,6 +39,7 @@ from pytest_celery_health.project.describe import Asked, start_describing, start
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.brokerless import Brokerless
+from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
@@ -82,6 +83,7 @@ class Run:
     _listing: Asked[Handlers] | None = None
     _brokerless: Brokerless | None = None
     _trouble: Unseen | None = None
+    _drills: Drills | None = None
 
     @property
     def live(self) -> bool:
@@ -161,6 +163,19 @@ class Run:
             self._trouble = Unseen(str(error))
             raise TargetError(str(error)) from error
 
+    @property
+    def drills(self) -> Drills:
+        """Drills of the app, in workers of this process. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"a drill starts workers and sends to them, and the target {self.target_name} is only looked at"
+            )
+        if not self.has_app:
+            raise TargetError("no contract says what the app is, so there is nothing to drill")
+        if self._drills is None:
+            self._drills = Drills(self.contract.sandbox, self._spec())
+        return self._drills
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._brokerless)
@@ -168,6 +183,9 @@ class Run:
 
     def close(self) -> None:
         """End the sandbox, and whatever else is running."""
+        if self._drills is not None:
+            drills, self._drills = self._drills, None
+            drills.close()
         for asked in (self._describing, self._listing):
             if asked is not None:
                 asked.close()

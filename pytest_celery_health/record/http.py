@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 from urllib.parse import urlsplit
@@ -35,7 +35,7 @@ def _install(tap: Tap) -> None:
     tap.patch(connection, "endheaders", _endheaders)
     tap.patch(connection, "send", _send)
     tap.patch(connection, "getresponse", _getresponse)
-    tap.change("import", _watch_imports)
+    tap.change("import", functools.partial(watch_imports, tap, _install))
     loaded: Mapping[str, Any] = sys.modules
     # Of a module that is being imported, half is missing.
     with suppress(KeyError, AttributeError):
@@ -53,24 +53,30 @@ TAP = Tap(_install)
 class _Watcher(MetaPathFinder):
     """Has a client overheard that is imported late: many a handler imports it when it is called."""
 
+    def __init__(self, tap: Tap, install: Callable[[Tap], None]) -> None:
+        self._tap = tap
+        self._install = install
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         if name not in _CLIENTS:
             return None
-        spec = PathFinder.find_spec(name, path, target)
+        others = sys.meta_path[sys.meta_path.index(self) + 1 :]  # there may be another of us among them
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 execute(module)
-                if TAP.is_held:
-                    _install(TAP)
+                if self._tap.is_held:
+                    self._install(self._tap)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
 
-def _watch_imports() -> Callable[[], None]:
-    watcher = _Watcher()
+def watch_imports(tap: Tap, install: Callable[[Tap], None]) -> Callable[[], None]:
+    """Have `install` called again whenever a client has been imported; what this returns undoes it."""
+    watcher = _Watcher(tap, install)
     sys.meta_path.insert(0, watcher)
     return functools.partial(sys.meta_path.remove, watcher)
 

@@ -53,12 +53,14 @@ class SandboxError(Exception):
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
-    Use it as a context manager, or call start() and close(). Not for several threads at once.
+    Use it as a context manager, or call start() and close(). Not for several threads at once. With `rigged`,
+    its workers record what handlers do, and can be drilled.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec) -> None:
+    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: bool = False) -> None:
         self.spec = spec
         self.app = app
+        self.rigged = rigged
         #: Name and version of the broker: "valkey 9.1.2".
         self.broker = ""
         #: The whole environment of children that shall see the same world, sealed.
@@ -71,6 +73,7 @@ class Sandbox:
         self._refused: list[Refusal] = []
         self._seen = 0
         self._told: list[dict[str, Any]] = []
+        self._launch: Launch | None = None
 
     def __enter__(self) -> Sandbox:
         if self._client is None:  # else it was attached
@@ -183,6 +186,73 @@ class Sandbox:
             return self._refused
         return refusals(self.seal.log)
 
+    # While it runs.
+
+    @property
+    def folder(self) -> Path:
+        """Where its children's files are. It goes with the sandbox."""
+        return self._running().folder
+
+    def add_worker(
+        self,
+        name: str,
+        *,
+        pool: str,
+        concurrency: int,
+        queues: tuple[str, ...],
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Start one more worker. `conf` changes its app's settings, if it is rigged."""
+        if self._launch is None or self.seal is None:
+            raise SandboxError("the sandbox is not running")
+        asked = {"pool": pool, "concurrency": concurrency, "queues": queues, "describe": False}
+        self._spawn_child(name, "worker", self._launch, self.seal, asked, conf or {})
+
+    def await_worker(self, name: str) -> dict[str, Any]:
+        """What the worker told of itself, once it answers. Raises SandboxError when it ends, or is late."""
+        over = time.monotonic() + self.spec.start_within
+        while True:
+            for event in self._news():
+                if event["name"] == name:
+                    self._raise_if_over(event)
+            told = {event["what"]: event for event in self._told if event["name"] == name}
+            if "ready" in told:
+                return told.get("rigged", {})
+            self._raise_if_late(over, [(name, "ready")])
+            time.sleep(_TICK)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a child a signal; nothing if it has ended."""
+        self._running().ask("signal", name=name, number=number)
+
+    def exit_code(self, name: str) -> int | None:
+        """How a child ended, -9 for SIGKILL; None while it runs."""
+        self._news()
+        codes = [event["code"] for event in self._told if event["name"] == name and event["what"] == "exit"]
+        return codes[-1] if codes else None
+
+    def end_workers(self, *names: str) -> None:
+        """End workers at once, and all that they started."""
+        self._running().ask("kill", names=names)
+
+    def stop_broker(self) -> None:
+        """Have the broker end at once, as if its machine had failed."""
+        self._running().ask("kill", names=["broker"])
+        self._news()  # of its end
+
+    def restart_broker(self) -> None:
+        """Start the broker again where it was. What it held is lost. Raises SandboxError."""
+        if self._launch is None:
+            raise SandboxError("the sandbox is not running")
+        name, broker = brokers.choose(self.spec.broker)
+        self._spawn_broker(self._launch)
+        if not self._broker_came_up(name, broker, self._launch, time.monotonic() + self.spec.start_within):
+            raise SandboxError(f"{name} found its port taken" + self._because("broker"))
+
+    def log(self, name: str, lines: int = _LOG_LINES) -> str:
+        """The last lines of a child's output. Passwords are masked."""
+        return self._tail(name, lines)
+
     # The start.
 
     def _start_all(self, name: str, broker: Broker, over: float) -> Launch:
@@ -200,9 +270,9 @@ class Sandbox:
             )
             self.seal = self._make_seal(launch)
             self.environ = self.seal.environ(environ, role="call")
+            self._launch = launch
             if launch.argv:
-                env = {**_minimal_environment(client.folder), **launch.env}
-                client.spawn("broker", launch.argv, env, client.folder, broker=True, stop=launch.stop)
+                self._spawn_broker(launch)
             self._spawn_children(launch, self.seal)
             if self._broker_came_up(name, broker, launch, over):
                 (client.folder / UP).touch()
@@ -211,6 +281,11 @@ class Sandbox:
             self._news()  # of their ends
             self._told.clear()
         raise SandboxError(f"{name} found its port taken {_PORT_TRIES} times" + self._because("broker"))
+
+    def _spawn_broker(self, launch: Launch) -> None:
+        client = self._running()
+        env = {**_minimal_environment(client.folder), **launch.env}
+        client.spawn("broker", launch.argv, env, client.folder, broker=True, stop=launch.stop)
 
     def _broker_came_up(self, name: str, broker: Broker, launch: Launch, over: float) -> bool:
         """False if it lost the race for its port."""
@@ -244,28 +319,42 @@ class Sandbox:
             raise SandboxError(f"allow: {error}") from None
 
     def _spawn_children(self, launch: Launch, seal: Seal) -> None:
-        client = self._running()
         for index, name in enumerate(self._children()):
-            task = {
-                "name": name,
-                "node": f"{name}@sandbox",
-                "app": self.app.app,
-                "hook": self.app.hook,
-                "target": self.app.target,
-                "options": dict(launch.options),
+            asked = {
                 "describe": index == 0,
                 "queues": self.spec.queues,
                 "pool": self.spec.pool,
                 "concurrency": self.spec.concurrency,
                 "entries": self.spec.beat,
-                "start_within": self.spec.start_within,
             }
-            file = client.folder / f"{name}.json"
-            brokers.write_private(file, json.dumps(task))
-            module = "beat" if name == "beat" else "worker"
-            argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
-            env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
-            client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
+            self._spawn_child(name, "beat" if name == "beat" else "worker", launch, seal, asked)
+
+    def _spawn_child(
+        self,
+        name: str,
+        module: str,
+        launch: Launch,
+        seal: Seal,
+        asked: Mapping[str, Any],
+        conf: Mapping[str, Any] | None = None,
+    ) -> None:
+        client = self._running()
+        task = {
+            "name": name,
+            "node": f"{name}@sandbox",
+            "app": self.app.app,
+            "hook": self.app.hook,
+            "target": self.app.target,
+            "options": dict(launch.options),
+            "start_within": self.spec.start_within,
+            "drill": {"conf": conf or {}, "allow": self.spec.allow} if self.rigged else None,
+            **asked,
+        }
+        file = client.folder / f"{name}.json"
+        brokers.write_private(file, json.dumps(task))
+        argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
+        env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
+        client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
 
     def _await_all(self, over: float) -> None:
         wanted = {(name, "ready") for name in self._worker_names()}

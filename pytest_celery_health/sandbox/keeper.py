@@ -177,6 +177,11 @@ class Keeper:
         if do == "kill":
             self.kill(ask["names"])
             return {}
+        if do == "signal":
+            child = self.children.get(ask["name"])
+            if child is not None and child.code is None:
+                _signal(child.pid, ask["number"])
+            return {}
         if do == "put":
             self.state = ask["state"]
             return {}

@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import celery
@@ -31,11 +32,15 @@ def main(path: str) -> None:
         options += ["-P", asked["pool"]]
         celery.maybe_patch_concurrency(["celery", *options])
     app = task.load("worker", *options)
+    own = _connect(app, task)
+    if asked["drill"]:
+        from pytest_celery_health.sandbox.drills.rig import rig
+
+        rig(app, task, own)
     options += ["-Q", ",".join(asked["queues"] or _known_queues(app))]
     if app.conf.worker_state_db:  # the project's own may be somebody else's
         options += ["-S", str(task.folder / f"{task.name}.state")]
     sys.argv[2:] = options
-    _connect(app, task)
     app.worker_main(["worker", *options])
 
 
@@ -45,7 +50,7 @@ def _known_queues(app: Celery) -> list[str]:
     return list(describe(app, "")["queues"])
 
 
-def _connect(app: Celery, task: Task) -> None:
+def _connect(app: Celery, task: Task) -> tuple[Callable[..., None], ...]:
     told: set[str] = set()
 
     def ready(sender: Any, **_: Any) -> None:
@@ -63,6 +68,7 @@ def _connect(app: Celery, task: Task) -> None:
     teller = task
     signals.worker_ready.connect(ready, weak=False)
     signals.task_postrun.connect(ran, weak=False)
+    return ready, ran
 
 
 def _prove(app: Celery, task: Task) -> None:

@@ -84,8 +84,9 @@ def log_failure(sender, task_id, exception, **_):
     logger.error("task failed: %s[%s] %s", sender.name, task_id, describe(exception), exc_info=exception)
 
 
+# A worker that is ended without having finished also sends task_retry, without a reason.
 @signals.task_retry.connect
-def log_retry(sender, request, reason, **_):
+def log_retry(sender, request, reason=None, **_):
     logger.warning("task retrying: %s[%s] %s", sender.name, request.id, describe(reason))
 
 
@@ -101,7 +102,7 @@ def alert_on_failure(sender, task_id, exception, **_):
 
 
 @signals.task_retry.connect
-def alert_on_retry(sender, request, reason, **_):
+def alert_on_retry(sender, request, reason=None, **_):
     # The first retry is number 0, and a task may allow fewer than three.
     number = request.retries + 1
     if number == min(ALERT_AT_RETRY, sender.max_retries or ALERT_AT_RETRY):
