@@ -219,7 +219,76 @@ class Handlers:
     version: str = ""
 
 
-Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """A secret that left in clear: the value of the argument `key`, or what the text of an exception held for
+    the key "exception". to: the host of the request that held it; "" for a log record."""
+
+    key: str
+    to: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a handler with a payload that Celery sends, every HTTP request answered in its process.
+
+    task: whose signal it was. payload: what was special about it, in words, or "".
+    retries: of the task's request, where the signal is task_retry; most: how many Celery makes of this task
+        at most, None for no end.
+    at_fault: the host of the alert server that did not do its work, or "".
+    does: what it was seen to do: the hosts it asked, "log LEVEL", "metric NAME", "a task".
+    failed: the hosts that gave it no answer, or an error's.
+    took: seconds, the waiting for a server that hangs included. It was not really waited for.
+    unbounded: the hosts that it asked without a timeout.
+    stuck: where it was ("file:line") when it was given up; "" when it ended.
+    error: what it did, such as "raised KeyError: 'x'". doubt: why that may not be its own mistake.
+    logged: whether a log record of WARNING or above was written.
+    """
+
+    task: str = ""
+    payload: str = ""
+    retries: int | None = None
+    most: int | None = None
+    at_fault: str = ""
+    does: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    took: float = 0.0
+    unbounded: tuple[str, ...] = ()
+    stuck: str = ""
+    error: str = ""
+    doubt: str = ""
+    logged: bool = False
+    leaks: tuple[Leak, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The calls of one handler for one signal.
+
+    name, where, own: as of a `Handler`. unseen: why it was not called, or not any more.
+    skipped: "file:line" of its code that no call came to, for one that was not seen to do anything.
+    would: the name of no task for which it would do something.
+    """
+
+    signal: str
+    name: str
+    where: str = ""
+    own: bool = True
+    calls: tuple[Call, ...] = ()
+    unseen: str = ""
+    skipped: str = ""
+    would: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """Handlers of signals about tasks, put to the test. tasks: how many the app defines."""
+
+    seen: tuple[Trial, ...] = ()
+    tasks: int = 0
+
+
+Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +335,20 @@ class AskHandlers:
     """The receivers of every signal, of an app that starts as a worker in a sealed process of its own."""
 
 
-Ask: TypeAlias = AskWorkers | AskQueues | AskBeat | AskSchedule | AskApp | AskHandlers
+@dataclass(frozen=True, slots=True)
+class AskTrials:
+    """What the project's handlers of signals about tasks do with payloads that are hard on them, and those of
+    `names` that are not its own.
+
+    within: seconds after which a call may be given up. secrets: names of arguments whose values are secret.
+    """
+
+    names: frozenset[str] = frozenset()
+    within: float = 2.0
+    secrets: frozenset[str] = frozenset()
+
+
+Ask: TypeAlias = AskWorkers | AskQueues | AskBeat | AskSchedule | AskApp | AskHandlers | AskTrials
 
 #: Told to checks whose fact nobody put into the snapshot.
 _NOT_LOOKED_AT = "it was not looked at"
@@ -316,6 +398,10 @@ class Snapshot:
     @property
     def handlers(self) -> Handlers | Unseen:
         return self._one(Handlers)
+
+    @property
+    def trials(self) -> Trials | Unseen:
+        return self._one(Trials)
 
     @property
     def unacked(self) -> Unacked | Unseen:

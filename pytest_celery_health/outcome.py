@@ -12,7 +12,7 @@ from pytest_celery_health.verdict import Table, Verdict
 class Outcome:
     """One judged check. `soft` is why a bad verdict does not fail: "warned", "silenced" or "".
 
-    `table` is the check's own, its first row the head.
+    `table` is the check's own, its first row the head. `warnings` are told and fail nothing.
     """
 
     subject: str
@@ -21,6 +21,7 @@ class Outcome:
     soft: str = ""
     figures: dict[str, float | str] = field(default_factory=dict)
     table: Table = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, subject: str, verdict: Verdict, *context: str, soft: str = "") -> Outcome:
@@ -28,7 +29,10 @@ class Outcome:
         for finding in verdict.findings:
             figures.update(finding.figures)
         soft = "" if verdict.healthy else soft
-        return cls(subject, verdict.status, verdict.message(*context), soft, figures, verdict.table)
+        warnings = tuple(finding.line() for finding in verdict.warnings)
+        return cls(
+            subject, verdict.status, verdict.message(*context), soft, figures, verdict.table, warnings
+        )
 
     @property
     def fails(self) -> bool:

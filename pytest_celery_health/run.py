@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pytest_celery_health.checks import BeatFresh, Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
@@ -23,19 +24,21 @@ from pytest_celery_health.facts import (
     AskHandlers,
     AskQueues,
     AskSchedule,
+    AskTrials,
     AskWorkers,
     Beat,
     Handlers,
     Queues,
     Schedule,
     Snapshot,
+    Trials,
     Unacked,
     Unseen,
     Workers,
 )
 from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target
-from pytest_celery_health.project.describe import Asked, start_describing, start_handlers
+from pytest_celery_health.project.describe import Asked, start_describing, start_handlers, start_trials
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.brokerless import Brokerless
@@ -43,9 +46,13 @@ from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
+T = TypeVar("T")
+
 _SHARED_LOOK = "look.pickle"
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
+#: And beyond that, to have its handlers tried.
+_TRY = 60.0
 
 
 class TargetError(Exception):
@@ -81,6 +88,7 @@ class Run:
     sandbox: Sandbox | None = None
     _describing: Asked[AppInfo] | None = None
     _listing: Asked[Handlers] | None = None
+    _trying: dict[AskTrials, Asked[Trials]] = field(default_factory=dict)
     _brokerless: Brokerless | None = None
     _trouble: Unseen | None = None
     _drills: Drills | None = None
@@ -135,12 +143,11 @@ class Run:
             return Look(Snapshot(target=self.target_name), took=0.0)
         try:
             # Handlers are in the code: nothing is started for their sake.
-            code = all(isinstance(ask, AskHandlers) for ask in asks)
+            code = all(isinstance(ask, (AskHandlers, AskTrials)) for ask in asks)
             target = Target(self.target_name, url="") if code else self.target()
         except (TargetError, ContractError) as error:
             return Look(_blind(asks, Unseen(str(error)), self.target_name), took=0.0)
-        if AskHandlers() in asks:
-            target = replace(target, handlers=self._handlers())
+        target = self._with_handlers(target, asks)
         # A sampled interval is not spent on waiting for an answer.
         sampled = max((ask.progress_over or 0.0 for ask in asks if isinstance(ask, AskQueues)), default=0.0)
         result = look(target, asks, deadline=self.contract.deadline_of(self.target_name) + sampled)
@@ -168,7 +175,7 @@ class Run:
         """Drills of the app, in workers of this process. Raises TargetError where there must be none."""
         if self.live:
             raise TargetError(
-                f"a drill starts workers and sends to them, and the target {self.target_name} is only looked at"
+                f"a drill starts workers and sends to them; the target {self.target_name} is only looked at"
             )
         if not self.has_app:
             raise TargetError("no contract says what the app is, so there is nothing to drill")
@@ -186,10 +193,11 @@ class Run:
         if self._drills is not None:
             drills, self._drills = self._drills, None
             drills.close()
-        for asked in (self._describing, self._listing):
+        for asked in (self._describing, self._listing, *self._trying.values()):
             if asked is not None:
                 asked.close()
         self._describing = self._listing = None
+        self._trying.clear()
         if self._brokerless is not None:
             self._brokerless.close()
             self._brokerless = None
@@ -223,22 +231,38 @@ class Run:
         target = resolve(self.contract, self.target_name, os.environ, info, spec)
         return replace(target, app_unseen=str(missing)) if missing is not None else target
 
-    def _handlers(self) -> Handlers | Unseen:
-        """Who listens to the app's signals: in the sandbox if there is one, else in a world without one."""
+    def _with_handlers(self, target: Target, asks: Iterable[Ask]) -> Target:
+        """`target` with who listens to the app's signals, and how well: in the sandbox if there is one, else
+        in a world without one."""
+        listing = any(isinstance(ask, AskHandlers) for ask in asks)
+        trials = next((ask for ask in asks if isinstance(ask, AskTrials)), None)
+        if not listing and trials is None:
+            return target
         if not self.has_app:
-            return Unseen('no app at hand: set app = "module:app" in [tool.celery-health]')
+            none = Unseen('no app at hand: set app = "module:app" in [tool.celery-health]')
+            return replace(target, handlers=none, trials=none)
         try:
-            if self._listing is None:
-                world: Sandbox | Brokerless | None = self.sandbox
-                if world is None:
-                    world = self._brokerless = Brokerless(self.contract.sandbox, self._spec())
-                assert world.seal is not None
-                self._listing = start_handlers(
-                    self._spec(), timeout=_LOAD, sealed=world.seal, environ=world.environ
-                )
-            return self._listing.result()
-        except (ProjectError, SandboxError) as error:
-            return Unseen(str(error))
+            world: Sandbox | Brokerless | None = self.sandbox or self._brokerless
+            if world is None:
+                world = self._brokerless = Brokerless(self.contract.sandbox, self._spec())
+        except SandboxError as error:
+            return replace(target, handlers=Unseen(str(error)), trials=Unseen(str(error)))
+        assert world.seal is not None
+        spec, seal, environ = self._spec(), world.seal, world.environ
+        # Both load the app, at the same time.
+        if trials is not None and trials not in self._trying:
+            self._trying[trials] = start_trials(
+                spec, trials, timeout=_LOAD + _TRY, sealed=seal, environ=environ
+            )
+        if listing and self._listing is None:
+            self._listing = start_handlers(spec, timeout=_LOAD, sealed=seal, environ=environ)
+        if listing and self._listing is not None:
+            heard: Handlers | Unseen = _answer(self._listing)
+            target = replace(target, handlers=heard)
+        if trials is not None:
+            tried: Trials | Unseen = _answer(self._trying[trials])
+            target = replace(target, trials=tried)
+        return target
 
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:
@@ -321,6 +345,7 @@ def merge(asks: Iterable[Ask]) -> list[Ask]:
     """The fewest asks that hold all of `asks`."""
     workers: AskWorkers | None = None
     queues: AskQueues | None = None
+    trials: AskTrials | None = None
     others: dict[Ask, None] = {}
     for ask in asks:
         if isinstance(ask, AskWorkers):
@@ -343,9 +368,24 @@ def merge(asks: Iterable[Ask]) -> list[Ask]:
                     max(filter(None, (queues.progress_over, ask.progress_over)), default=None),
                 )
             )
+        elif isinstance(ask, AskTrials):
+            trials = (
+                ask
+                if trials is None
+                else AskTrials(
+                    trials.names | ask.names, max(trials.within, ask.within), trials.secrets | ask.secrets
+                )
+            )
         else:
             others[ask] = None
-    return [ask for ask in (workers, queues) if ask is not None] + list(others)
+    return [ask for ask in (workers, queues, trials) if ask is not None] + list(others)
+
+
+def _answer(asked: Asked[T]) -> T | Unseen:
+    try:
+        return asked.result()
+    except ProjectError as error:
+        return Unseen(str(error))
 
 
 def _blind(asks: Iterable[Ask], why: Unseen, target: str) -> Snapshot:
@@ -357,6 +397,7 @@ def _blind(asks: Iterable[Ask], why: Unseen, target: str) -> Snapshot:
         AskSchedule: (Schedule,),
         AskApp: (App,),
         AskHandlers: (Handlers,),
+        AskTrials: (Trials,),
     }
     unseen = [kind for ask in asks for kind in kinds[type(ask)]]
     return Snapshot(target=target, unseen=dict.fromkeys(unseen, why))

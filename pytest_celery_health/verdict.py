@@ -20,7 +20,7 @@ class Finding:
     whether this kind of target cannot show it at all.
 
     `subject seen; wanted ...` reads as a sentence: "billing", "holds 1,204 ready messages",
-    "below 1,000". `figures` are the raw numbers, for reports.
+    "below 1,000". `figures` are the raw numbers, for reports. A `warning` is bad, told, and fails nothing.
     """
 
     ok: bool | None
@@ -30,6 +30,7 @@ class Finding:
     hint: str = ""
     figures: Mapping[str, float | str] = field(default_factory=dict)
     never: bool = False
+    warning: bool = False
 
     @classmethod
     def unseen(cls, subject: str, why: Unseen, *, hint: str = "") -> Finding:
@@ -62,7 +63,11 @@ class Verdict:
 
     @property
     def bad(self) -> tuple[Finding, ...]:
-        return tuple(finding for finding in self.findings if finding.ok is False)
+        return tuple(finding for finding in self.findings if finding.ok is False and not finding.warning)
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.warning)
 
     @property
     def blind(self) -> tuple[Finding, ...]:
@@ -95,7 +100,8 @@ class Verdict:
     @property
     def decisive(self) -> tuple[Finding, ...]:
         """The findings that made the verdict."""
-        return self.bad or self.blind or self.findings
+        rest = tuple(finding for finding in self.findings if not finding.warning)
+        return self.bad or self.blind or rest or self.findings
 
     def message(self, *context: str) -> str:
         """The deciding finding in one line, and how many more there are."""

@@ -7,6 +7,7 @@ from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
+from pytest_celery_health.checks.survive import HandlersSurvive
 from pytest_celery_health.checks.workers import WorkersAnswer
 
 CHECKS: dict[str, type[Check]] = {
@@ -14,7 +15,17 @@ CHECKS: dict[str, type[Check]] = {
     "handlers": HandlersConnected,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
+    "survive": HandlersSurvive,
     "workers": WorkersAnswer,
 }
 
-__all__ = ["CHECKS", "BeatFresh", "Check", "HandlersConnected", "QueueDepth", "ScheduleRuns", "WorkersAnswer"]
+__all__ = [
+    "CHECKS",
+    "BeatFresh",
+    "Check",
+    "HandlersConnected",
+    "HandlersSurvive",
+    "QueueDepth",
+    "ScheduleRuns",
+    "WorkersAnswer",
+]

@@ -19,6 +19,7 @@ from pytest_celery_health.facts import (
     AskHandlers,
     AskQueues,
     AskSchedule,
+    AskTrials,
     AskWorkers,
     Beat,
     Fact,
@@ -26,6 +27,7 @@ from pytest_celery_health.facts import (
     Queues,
     Schedule,
     Snapshot,
+    Trials,
     Unacked,
     Unseen,
     Workers,
@@ -145,6 +147,7 @@ class _Visit:
             (AskSchedule, Schedule),
             (AskApp, App),
             (AskHandlers, Handlers),
+            (AskTrials, Trials),
             (AskWorkers, Workers),
             (AskQueues, Queues),
         ):
@@ -172,6 +175,8 @@ class _Visit:
                 self._facts[App] = App(app.name, app.tasks)
         if Handlers in kinds:
             self._keep(Handlers, self.target.handlers)
+        if Trials in kinds:
+            self._keep(Trials, self.target.trials)
 
     def _see(self, stack: ExitStack) -> None:
         link = self._connect(stack)
@@ -240,7 +245,8 @@ class _Visit:
     def _guarded(self, read: Callable[[], T]) -> T | Unseen:
         """What `read` returns, or why it did not."""
         if self.cancelled.is_set() or self.deadline.passed:
-            return Unseen(f"the deadline of {spell(self.deadline.seconds)} passed before it was looked at")
+            late = f"the deadline of {spell(self.deadline.seconds)} passed before it was looked at"
+            return Unseen(f"{late}, on {masked_url(self.target.url)}" if self.target.url else late)
         try:
             return read()
         except Exception as trouble:  # noqa: BLE001 - a look reports every trouble, and raises none

@@ -1,5 +1,5 @@
 """Ask the user's app in a child process: what it is, what a function of the project says, who listens to its
-signals.
+signals, and how well.
 
 Standard library only: the parent can start a child, go on, and read the answer when it needs it.
 """
@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
 
 from pytest_celery_health.durations import spell
-from pytest_celery_health.facts import Entry, Handler, Handlers
+from pytest_celery_health.facts import AskTrials, Call, Entry, Handler, Handlers, Leak, Trial, Trials
 from pytest_celery_health.masking import mask
 from pytest_celery_health.project import values
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
@@ -104,6 +104,23 @@ def start_handlers(
     return Asked(_Listing(), spec, {}, timeout, sealed, environ)
 
 
+def start_trials(
+    spec: AppSpec,
+    ask: AskTrials,
+    *,
+    timeout: float,
+    sealed: Sealing,
+    environ: Mapping[str, str],
+) -> Asked[Trials]:
+    """What the app's handlers do with payloads that are hard on them.
+
+    They are really called, in sealed processes, and a tenth of the time is left for what a call that must be
+    given up leaves to do. Its time runs from now.
+    """
+    job = {"names": sorted(ask.names), "within": ask.within, "secrets": sorted(ask.secrets)}
+    return Asked(_Trying(), spec, job, timeout, sealed, environ)
+
+
 def child_environ(spec: AppSpec, base: Mapping[str, str] | None = None) -> dict[str, str]:
     """`base` (default: our own environment) with the spec's variables and import path.
 
@@ -122,7 +139,7 @@ def child_environ(spec: AppSpec, base: Mapping[str, str] | None = None) -> dict[
 
 
 class _Describing:
-    word = "describe"
+    word = work = "describe"
 
     def read(self, value: Any) -> AppInfo:
         value["tasks"] = frozenset(value["tasks"])
@@ -132,7 +149,7 @@ class _Describing:
 
 
 class _Calling:
-    word = "call"
+    word = work = "call"
 
     def read(self, value: Any) -> Any:
         return value
@@ -140,10 +157,26 @@ class _Calling:
 
 class _Listing:
     word = "handlers"
+    work = "pytest_celery_health.project.child.handlers:handlers"
 
     def read(self, value: Any) -> Handlers:
         seen = tuple(Handler(**{name: _frozen(one) for name, one in said.items()}) for said in value["seen"])
         return Handlers(seen, frozenset(value["modules"]), value["version"])
+
+
+class _Trying:
+    word = "survive"
+    work = "pytest_celery_health.record.survive:survive"
+
+    def read(self, value: Any) -> Trials:
+        return Trials(tuple(self._trial(**said) for said in value["seen"]), value["tasks"])
+
+    def _trial(self, calls: list[dict[str, Any]], **said: Any) -> Trial:
+        return Trial(calls=tuple(self._call(**call) for call in calls), **said)
+
+    def _call(self, leaks: list[dict[str, Any]], **said: Any) -> Call:
+        frozen = {name: _frozen(one) for name, one in said.items()}
+        return Call(leaks=tuple(Leak(**leak) for leak in leaks), **frozen)
 
 
 def _frozen(value: Any) -> Any:
@@ -152,6 +185,7 @@ def _frozen(value: Any) -> Any:
 
 class _Kind(Protocol[T_co]):
     word: str
+    work: str
 
     def read(self, value: Any) -> T_co: ...
 
@@ -191,7 +225,7 @@ class Asked(Generic[T]):
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close())
         try:
             self._child = subprocess.Popen(  # noqa: S603
-                [sys.executable, "-m", "pytest_celery_health.project.child", kind.word],
+                [sys.executable, "-m", "pytest_celery_health.project.child", kind.work],
                 stdin=stdin,
                 stdout=self._output,
                 stderr=self._output,

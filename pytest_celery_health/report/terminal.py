@@ -99,6 +99,8 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     for nodeid, outcome in tally.outcomes:
         if outcome.soft:
             out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
+        for warning in outcome.warnings:
+            out.write_line(f"WARNED {nodeid} - {warning}", yellow=True)
     for line in tally.refused:
         out.write_line(f"refused: {line}", yellow=True)
     if tally.refused:

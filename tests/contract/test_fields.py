@@ -31,6 +31,7 @@ WORDS = {
 }
 LISTS = {
     "allow": [["shop.signals:alert"]],
+    "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
 DURATIONS = [90, 0.5, "90s", "1h30min"]

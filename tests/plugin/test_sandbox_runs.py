@@ -22,7 +22,7 @@ REPO = Path(__file__).parents[2]
 PROJECTS = REPO / "tests" / "projects"
 GREEN = [
     REPO / "examples" / "shop",
-    *(PROJECTS / name for name in ("autodiscover", "django", "django_celery_beat", "factory", "guide")),
+    *(PROJECTS / name for name in ("autodiscover", "django", "django_celery_beat", "factory")),
     *(PROJECTS / name for name in ("monorepo/services/billing", "redbeat", "thirdparty")),
 ]
 
@@ -67,11 +67,19 @@ def test_a_project_is_green(project: Path, health: Health) -> None:
     assert " unknown" not in result.stdout
 
 
+def test_the_shops_twin_is_red_for_its_handlers_alone(health: Health) -> None:
+    result = health(PROJECTS / "guide")
+    assert result.returncode == 1, result.stdout
+    assert " unknown" not in result.stdout
+    red = [line.partition(" - ")[0] for line in result.stdout.splitlines() if line.startswith("FAILED ")]
+    assert red == ["FAILED pyproject.toml::handlers-survive[sandbox]"]
+
+
 def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml")
     assert result.returncode == 0, result.stdout
     assert "celery-health: sandbox (" in result.stdout
-    assert "5 checks: 5 healthy · 1 look," in result.stdout
+    assert "6 checks: 6 healthy · 1 look," in result.stdout
 
 
 def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
@@ -245,7 +253,9 @@ def is_of(pid: str, folder: Path) -> bool:
 )
 def test_workers_that_cannot_answer_are_unknown(tiny: Path, health: Health, conf: str, why: str) -> None:
     """Not unhealthy: they may be well. A row that says `optional` is skipped."""
-    (tiny / "tiny.py").write_text(f"from celery import Celery\napp = Celery('tiny')\napp.conf.update({conf})\n")
+    (tiny / "tiny.py").write_text(
+        f"from celery import Celery\napp = Celery('tiny')\napp.conf.update({conf})\n"
+    )
     result = health(tiny)
     assert result.returncode == 6
     assert f"ERROR pyproject.toml::workers[sandbox] - cannot tell: {why}" in result.stdout

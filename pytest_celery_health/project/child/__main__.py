@@ -1,4 +1,4 @@
-"""`python -m pytest_celery_health.project.child describe|call|handlers`.
+"""`python -m pytest_celery_health.project.child describe|call|MODULE:FUNCTION`.
 
 One line of JSON on stdin is the job; the answer goes to the file descriptor that it names. The parent
 keeps stdin open: at its end, whatever the reason, this process and all it started end too.
@@ -61,12 +61,10 @@ def _end_with_parent(fd: int) -> None:
 
 def _work(what: str, job: dict[str, Any]) -> str:
     from pytest_celery_health.project import values
-
-    if what == "handlers":  # before the app is loaded, and so before anything connects
-        from pytest_celery_health.project.child.handlers import handlers
-
-        return values.dump({"value": handlers(job)})
     from pytest_celery_health.project.child.load import attribute, load
+
+    if ":" in what:  # one of ours, which loads the app itself
+        return values.dump({"value": attribute(what)(job)})
 
     app = load(job["app"], hook=job["hook"], target=job["target"])
     if what == "describe":

@@ -10,7 +10,7 @@ import sysconfig
 import weakref
 from collections.abc import Callable, Iterator
 from functools import partial
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import celery
@@ -31,18 +31,24 @@ _NOT_TOLD = sys.stdlib_module_names | {"pytest_celery_health"}
 
 def handlers(job: dict[str, Any]) -> dict[str, Any]:
     """The fields of `Handlers`. Raises whatever the user's code raises."""
-    calls: list[_Call] = []
+    app, worker, kept = start(job)
+    seen = [call.plain(app, job["path"], code) for call, code in zip(kept, _codes(kept), strict=True)]
+    del worker
+    modules = [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_TOLD]
+    return {"seen": seen, "modules": sorted(modules), "version": celery.__version__}
+
+
+def start(job: dict[str, Any]) -> tuple[Celery, Any, list[Connect]]:
+    """The app, its worker short of connecting, and what has connected to signals meanwhile. To be called
+    before anything of the project is imported. Raises whatever the user's code raises."""
+    calls: list[Connect] = []
     _watch(calls)
     sys.argv = ["celery", "worker"]  # some code asks it what it is run by
     app = load(job["app"], hook=job["hook"], target=job["target"])
     job["doing"] = f"a worker of {job['hook'] or job['app']}"
     worker = _as_worker(app)
     gc.collect()
-    kept = [call for call in calls if not call.repeats]
-    seen = [call.plain(app, job["path"], code) for call, code in zip(kept, _codes(kept), strict=True)]
-    del worker
-    modules = [name for name in list(sys.modules) if name.partition(".")[0] not in _NOT_TOLD]
-    return {"seen": seen, "modules": sorted(modules), "version": celery.__version__}
+    return app, worker, [call for call in calls if not call.repeats]
 
 
 def _as_worker(app: Celery) -> Any:
@@ -60,7 +66,7 @@ def _as_worker(app: Celery) -> Any:
     return kind(hostname="celery-health@localhost", pool="solo", concurrency=1, quiet=True)
 
 
-class _Call:
+class Connect:
     """One call of `Signal.connect`. It keeps neither the receiver nor the sender alive."""
 
     def __init__(self, signal: Signal, receiver: Any, where: str, options: dict[str, Any]) -> None:
@@ -86,7 +92,7 @@ class _Call:
         self._entry: tuple[Any, Any] | None = None
         self._disconnected = False
 
-    def ended(self, before: list[Any], others: list[_Call]) -> None:
+    def ended(self, before: list[Any], others: list[Connect]) -> None:
         """Celery has done what it does; `before` are the signal's receivers as they were."""
         for entry in self.signal.receivers:
             if all(entry is not old for old in before):
@@ -111,9 +117,9 @@ class _Call:
         if not sender and not self._for_any:
             sender, sender_kind = "an object that is gone", "object"
         return {
-            "signal": _NAMES[id(self.signal)],
+            "signal": self.signal_name,
             "name": self.name,
-            "where": _relative(self.where, path),
+            "where": relative(self.where, path),
             "sender": mask(sender),
             "sender_kind": sender_kind,
             "kind": self.kind,
@@ -128,11 +134,25 @@ class _Call:
         }
 
     @property
+    def signal_name(self) -> str:
+        return str(_NAMES[id(self.signal)])
+
+    @property
+    def entry(self) -> tuple[Any, Any] | None:
+        """Its place among the signal's receivers; None unless it is connected."""
+        return self._entry if self._state() == "connected" else None
+
+    @property
+    def its_code(self) -> CodeType | None:
+        """That of the function which runs in the end, whatever wraps it."""
+        return getattr(inspect.unwrap(_function(self._receiver())), "__code__", None)
+
+    @property
     def sender(self) -> Any:
         sender = self._sender()
         return sender._get_current_object() if isinstance(sender, Proxy) else sender
 
-    def _is_like(self, other: _Call) -> bool:
+    def _is_like(self, other: Connect) -> bool:
         """Whether `other` is connected in our place and does the same."""
         return (
             other is not self
@@ -151,7 +171,7 @@ class _Call:
         return "connected" if _alive(self._entry) else "collected"
 
 
-def _codes(calls: list[_Call]) -> Iterator[int]:
+def _codes(calls: list[Connect]) -> Iterator[int]:
     """A number for each call: that of an earlier one which connected the same object, or what the same
     object is when its file is imported by another name."""
     numbers: dict[Any, int] = {}
@@ -164,7 +184,7 @@ def _codes(calls: list[_Call]) -> Iterator[int]:
         yield numbers.setdefault((call.code, alike.index(call.identity)), len(numbers) + 1)
 
 
-def _watch(calls: list[_Call]) -> None:
+def _watch(calls: list[Connect]) -> None:
     """Have every call of `connect` of Celery's signals noted in `calls`."""
     connect, disconnect = Signal.connect, Signal.disconnect
 
@@ -183,7 +203,7 @@ def _watch(calls: list[_Call]) -> None:
                 call.pending = False
                 call.ended(before, calls)
             return result
-        call = _Call(signal, receiver, _where(at), options)
+        call = Connect(signal, receiver, _where(at, receiver), options)
         calls.append(call)
         try:
             result = do()
@@ -295,11 +315,20 @@ def _defined(receiver: Any) -> tuple[str, int]:
     return getattr(module, "__file__", None) or "<unknown>", 0
 
 
-def _where(frame: FrameType | None) -> str:
+def _where(frame: FrameType | None, receiver: Any) -> str:
     """file:line of the call, in the code that calls `connect`."""
     while frame is not None and _is_plumbing(frame.f_code.co_filename):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else ""
+    if frame is None:
+        return ""
+    line = frame.f_lineno
+    code = getattr(_function(receiver), "__code__", None)
+    if sys.version_info < (3, 11) and code is not None and code.co_filename == frame.f_code.co_filename:
+        # Python 3.10 calls a decorator on the line of the def.
+        first = code.co_firstlineno
+        body = min((at for *_, at in code.co_lines() if at is not None and at > first), default=first)
+        line = first if first <= line <= body else line
+    return f"{frame.f_code.co_filename}:{line}"
 
 
 def _is_plumbing(file: str) -> bool:
@@ -310,7 +339,7 @@ def _is_own(file: str) -> bool:
     return bool(file) and not _is_plumbing(file) and not file.startswith(_CELERY) and "-packages" not in file
 
 
-def _relative(where: str, path: list[str]) -> str:
+def relative(where: str, path: list[str]) -> str:
     """`where` below the folder that it was imported from."""
     for folder in sorted(path, key=len, reverse=True):
         if where.startswith(os.path.join(folder, "")):
