@@ -85,7 +85,7 @@ def test_it_refuses_a_live_target(project: pytest.Pytester) -> None:
     found = run(project, "--celery-health", "--celery-health-target=staging")
     found.assert_outcomes(errors=3)
     found.stdout.fnmatch_lines(
-        ["*celery_drill: a drill starts workers and sends to them, and the target staging is only looked at"]
+        ["*celery_drill: a drill starts workers and sends to them; the target staging is only looked at"]
     )
 
 
@@ -106,7 +106,11 @@ def test_an_app_that_does_not_load_is_told_with_its_log(project: pytest.Pytester
     found.stdout.fnmatch_lines(["*SandboxError: worker w1: RuntimeError: no settings"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)],
+    ids=lambda each: each.name,
+)
 def test_nothing_is_left_after(project: pytest.Pytester, number: signal.Signals) -> None:
     project.makepyfile(
         test_it="""

@@ -26,7 +26,7 @@ def shop(drills: Callable[..., Drills]) -> Drills:
     )
 
 
-@pytest.mark.parametrize("end", DEATHS)
+@pytest.mark.parametrize("end", ["raises", "hard_time_limit", "worker_lost"])
 def test_the_guide_never_logs_a_failure(guide: Drills, end: str) -> None:
     found = guide(end)
     broken = found.errors[0]
@@ -50,7 +50,7 @@ def test_the_guide_never_alerts_a_retry(guide: Drills) -> None:
     assert len(found.requests_to("hooks.slack.com")) == 1  # of the failure, none of the three retries
 
 
-@pytest.mark.parametrize("process", ["main", "child"])
+@pytest.mark.parametrize("process", [pytest.param("main", marks=pytest.mark.slow), "child"])
 def test_the_guides_alert_hangs_with_its_server(guide: Drills, process: str) -> None:
     end = "worker_lost" if process == "main" else "raises"
     found = guide(end, answers={"hooks.slack.com": "hangs"}, within=1.5)
@@ -79,5 +79,6 @@ def test_the_shop_logs_an_alert_that_was_lost(shop: Drills, answer: int | str) -
     assert "s3cr3t" not in record.message
 
 
+@pytest.mark.slow
 def test_the_shop_survives_a_cold_shutdown(shop: Drills) -> None:
     assert not shop("cold_shutdown", runs_for=30).errors
