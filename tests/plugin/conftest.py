@@ -33,6 +33,8 @@ class Says(Check):
 '''
 
 PLUGIN = ("-p", "pytest_celery_health.plugin")
+#: Older pytest warns that it cannot rewrite the plugin, which this process has imported.
+HERE = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 HEALTHY = '[tool.celery-health.check.good]\nuse = "acme:Says"\n'
 UNHEALTHY = '[tool.celery-health.check.billing]\nuse = "acme:Says"\nok = false\n'
 UNKNOWN = '[tool.celery-health.check.beat]\nuse = "acme:Says"\nwhy = "no key celery_beat_heartbeat"\n'
@@ -80,7 +82,7 @@ class Project:
         """An ordinary run; in this process, which is faster, unless it has processes of its own."""
         if "-n" in args:
             return self.pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", *args, timeout=120)
-        return self.pytester.runpytest_inprocess(*PLUGIN, *args)
+        return self.pytester.runpytest_inprocess(*PLUGIN, *HERE, *args)
 
 
 @pytest.fixture
