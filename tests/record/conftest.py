@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,3 +68,13 @@ def app() -> Iterator[Celery]:
 def celery_signals() -> Iterator[CelerySignals]:
     with CelerySignals() as fixture:
         yield fixture
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """As Python starts: a worker that another test ran in this process has set its level."""
+    root = logging.getLogger()
+    before = root.level
+    root.setLevel(logging.WARNING)
+    yield
+    root.setLevel(before)
