@@ -10,7 +10,7 @@ from shop.celery import app
 logger = logging.getLogger(__name__)
 
 
-class CardDeclined(Exception):  # noqa: N818
+class CardDeclined(Exception):
     """The bank said no."""
 
 
