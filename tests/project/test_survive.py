@@ -15,6 +15,7 @@ from pytest_celery_health.project.describe import start_trials
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.brokerless import Brokerless
+from tests.project.conftest import write
 
 Write = Callable[..., AppSpec]
 Judged = Callable[..., Verdict]
@@ -44,6 +45,16 @@ HEAD = """
 FILES = {"shop/__init__.py": "", "shop/celery.py": APP, "shop/tasks.py": TASKS}
 
 
+def module(code: str) -> str:
+    return textwrap.dedent(HEAD) + textwrap.dedent(code)
+
+
+def try_all(spec: AppSpec, check: HandlersSurvive, world: Brokerless) -> Trials:
+    (ask,) = check.asks()
+    assert isinstance(ask, AskTrials)
+    return start_trials(spec, ask, timeout=60, sealed=world.seal, environ=world.environ).result()
+
+
 @pytest.fixture
 def tried() -> Iterator[Callable[..., Trials]]:
     """Has the handlers of an app called in a world without a broker."""
@@ -52,9 +63,7 @@ def tried() -> Iterator[Callable[..., Trials]]:
     def start(spec: AppSpec, check: HandlersSurvive, **sandbox: object) -> Trials:
         world = Brokerless(SandboxSpec(**sandbox), spec)  # type: ignore[arg-type]
         worlds.append(world)
-        (ask,) = check.asks()
-        assert isinstance(ask, AskTrials)
-        return start_trials(spec, ask, timeout=60, sealed=world.seal, environ=world.environ).result()
+        return try_all(spec, check, world)
 
     yield start
     for world in worlds:
@@ -72,110 +81,107 @@ def shop(project: Write, tried: Callable[..., Trials]) -> Judged:
         **fields: object,
     ) -> Verdict:
         check = HandlersSurvive(**fields)  # type: ignore[arg-type]
-        signals = textwrap.dedent(HEAD) + textwrap.dedent(code)
-        spec = project("shop.celery:app", {**FILES, "shop/signals.py": signals, **(files or {})})
+        spec = project("shop.celery:app", {**FILES, "shop/signals.py": module(code), **(files or {})})
         return judge(check, Snapshot(tried(spec, check, **(sandbox or {}))))
 
     return build
 
 
 def lines(verdict: Verdict) -> list[str]:
-    """What is bad, without the places of the handlers."""
+    """What is bad, without the handlers' modules and places."""
     return [bare(finding.line()) for finding in verdict.bad]
 
 
 def bare(line: str) -> str:
-    return re.sub(r" \(shop/signals\.py:\d+\)", "", line)
+    return re.sub(r" \(shop/\w+\.py:\d+\)|shop\.\w+:", "", line)
 
 
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        pytest.param(
-            """
+RED = [
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(task_id, args, kwargs, **_):
                 logger.error("failed", extra={"args": args, "kwargs": kwargs})
             """,
-            "raised KeyError: \"Attempt to overwrite 'args' in LogRecord\" for task_failure; "
-            "wanted no error (Celery swallows it)",
-            id="logs args",
-        ),
-        pytest.param(
-            """
+        "raised KeyError: \"Attempt to overwrite 'args' in LogRecord\" for task_failure; "
+        "wanted no error (Celery swallows it)",
+        id="logs args",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(exception, **_):
                 logger.error(f"failed: {exception}")
             """,
-            "raised RuntimeError: the text of the task's exception cannot be had for task_failure "
-            "with an exception whose __str__ raises; "
-            "wanted no error (Celery swallows it)",
-            id="text that raises",
-        ),
-        pytest.param(
-            """
+        "raised RuntimeError: the text of the task's exception cannot be had for task_failure "
+        "with an exception whose __str__ raises; "
+        "wanted no error (Celery swallows it)",
+        id="text that raises",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(traceback, **_):
                 logger.error("failed at line %s", traceback.tb_lineno)
             """,
-            "raised AttributeError: 'str' object has no attribute 'tb_lineno' for task_failure "
-            "with a traceback that is text; wanted no error (Celery swallows it)",
-            id="traceback as text",
-        ),
-        pytest.param(
-            """
+        "raised AttributeError: 'str' object has no attribute 'tb_lineno' for task_failure "
+        "with a traceback that is text; wanted no error (Celery swallows it)",
+        id="traceback as text",
+    ),
+    pytest.param(
+        """
             @signals.task_retry.connect
             def alert(einfo, **_):
                 logger.error("failed: %s", einfo.traceback)
             """,
-            "raised AttributeError: 'NoneType' object has no attribute 'traceback' for task_retry "
-            "with no einfo; wanted no error (Celery swallows it)",
-            id="no einfo",
-        ),
-        pytest.param(
-            """
+        "raised AttributeError: 'NoneType' object has no attribute 'traceback' for task_retry "
+        "with no einfo; wanted no error (Celery swallows it)",
+        id="no einfo",
+    ),
+    pytest.param(
+        """
             @signals.task_prerun.connect
             def alert(args, **_):
                 logger.info("%d bytes", len(json.dumps(args)))
             """,
-            "raised TypeError: Object of type datetime is not JSON serializable for task_prerun "
-            "with arguments that JSON and pickle cannot hold; "
-            "wanted no error (Celery swallows it)",
-            id="JSON",
-        ),
-        pytest.param(
-            """
+        "raised TypeError: Object of type datetime is not JSON serializable for task_prerun "
+        "with arguments that JSON and pickle cannot hold; "
+        "wanted no error (Celery swallows it)",
+        id="JSON",
+    ),
+    pytest.param(
+        """
             @signals.task_postrun.connect
             def alert(state, **_):
                 logger.info(state.lower())
             """,
-            "raised AttributeError: 'NoneType' object has no attribute 'lower' for task_postrun "
-            "with state None; wanted no error (Celery swallows it)",
-            id="no state",
-        ),
-        pytest.param(
-            """
+        "raised AttributeError: 'NoneType' object has no attribute 'lower' for task_postrun "
+        "with state None; wanted no error (Celery swallows it)",
+        id="no state",
+    ),
+    pytest.param(
+        """
             @signals.task_unknown.connect
             def alert(message, **_):
                 sys.exit("no such task")
             """,
-            "raised SystemExit: no such task for task_unknown; wanted no error (Celery swallows it)",
-            id="SystemExit",
-        ),
-        pytest.param(
-            """
+        "raised SystemExit: no such task for task_unknown; wanted no error (Celery swallows it)",
+        id="SystemExit",
+    ),
+    pytest.param(
+        """
             @signals.task_revoked.connect
             def alert(request, expired, **_):
                 if expired:
                     os._exit(3)
                 logger.info("revoked %s", request.id)
             """,
-            "ended its process, which exited with 3, for task_revoked with an expired task; "
-            "wanted no error (Celery swallows it)",
-            id="the end of the process",
-        ),
-        pytest.param(
-            """
+        "ended its process, which exited with 3, for task_revoked with an expired task; "
+        "wanted no error (Celery swallows it)",
+        id="the end of the process",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 try:
@@ -183,13 +189,13 @@ def bare(line: str) -> str:
                 except requests.RequestException:
                     logger.error("alert lost")
             """,
-            "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
-            "wanted an end within 2 s "
-            "(a server that hangs keeps it, and what it runs in, for ever)",
-            id="no timeout",
-        ),
-        pytest.param(
-            """
+        "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
+        "wanted an end within 2 s "
+        "(a server that hangs keeps it, and what it runs in, for ever)",
+        id="no timeout",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 try:
@@ -197,13 +203,13 @@ def bare(line: str) -> str:
                 except OSError:
                     logger.error("alert lost")
             """,
-            "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
-            "wanted an end within 2 s "
-            "(a server that hangs keeps it, and what it runs in, for ever)",
-            id="no timeout, urllib",
-        ),
-        pytest.param(
-            """
+        "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
+        "wanted an end within 2 s "
+        "(a server that hangs keeps it, and what it runs in, for ever)",
+        id="no timeout, urllib",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 for _ in range(3):
@@ -212,11 +218,11 @@ def bare(line: str) -> str:
                     except requests.RequestException as error:
                         logger.error("alert lost: %s", type(error))
             """,
-            "takes 90 s for task_failure when hooks.slack.com hangs; wanted an end within 2 s",
-            id="timeout and retries",
-        ),
-        pytest.param(
-            """
+        "takes 90 s for task_failure when hooks.slack.com hangs; wanted an end within 2 s",
+        id="timeout and retries",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 import httpx
@@ -225,11 +231,11 @@ def bare(line: str) -> str:
                 except httpx.HTTPError as error:
                     logger.error("alert lost: %s", type(error))
             """,
-            "takes 5 s for task_failure when hooks.slack.com hangs; wanted an end within 2 s",
-            id="httpx' own timeout, imported late",
-        ),
-        pytest.param(
-            """
+        "takes 5 s for task_failure when hooks.slack.com hangs; wanted an end within 2 s",
+        id="httpx' own timeout, imported late",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 try:
@@ -237,12 +243,12 @@ def bare(line: str) -> str:
                 except requests.RequestException as error:
                     logger.error("alert lost: %s", type(error))
             """,
-            "loses its alert without a word for task_failure when hooks.slack.com answers 404, 429 or 500; "
-            "wanted a log record of WARNING or above, or another server",
-            id="status unread",
-        ),
-        pytest.param(
-            """
+        "loses its alert without a word for task_failure when hooks.slack.com answers 404, 429 or 500; "
+        "wanted a log record of WARNING or above, or another server",
+        id="status unread",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 try:
@@ -250,13 +256,13 @@ def bare(line: str) -> str:
                 except requests.RequestException:
                     logger.info("alert lost")
             """,
-            "loses its alert without a word for task_failure when hooks.slack.com refuses, hangs, "
-            "answers 404, 429 or 500; "
-            "wanted a log record of WARNING or above, or another server",
-            id="INFO is no word",
-        ),
-        pytest.param(
-            """
+        "loses its alert without a word for task_failure when hooks.slack.com refuses, hangs, "
+        "answers 404, 429 or 500; "
+        "wanted a log record of WARNING or above, or another server",
+        id="INFO is no word",
+    ),
+    pytest.param(
+        """
             def post(text):
                 try:
                     requests.post(SLACK, json=text, timeout=1)
@@ -266,13 +272,13 @@ def bare(line: str) -> str:
             def alert(sender, **_):
                 threading.Thread(target=post, args=(sender.name,), daemon=True).start()
             """,
-            "loses its alert without a word for task_failure when hooks.slack.com refuses, hangs, "
-            "answers 404, 429 or 500; "
-            "wanted a log record of WARNING or above, or another server",
-            id="in a thread",
-        ),
-        pytest.param(
-            """
+        "loses its alert without a word for task_failure when hooks.slack.com refuses, hangs, "
+        "answers 404, 429 or 500; "
+        "wanted a log record of WARNING or above, or another server",
+        id="in a thread",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, kwargs, **_):
                 try:
@@ -280,93 +286,85 @@ def bare(line: str) -> str:
                 except requests.RequestException:
                     logger.error("alert lost")
             """,
-            "sends password, secret and token in clear to hooks.slack.com for task_failure "
-            "with secrets in its arguments; wanted secrets hidden",
-            id="secrets sent",
-        ),
-        pytest.param(
-            """
+        "sends password, secret and token in clear to hooks.slack.com for task_failure "
+        "with secrets in its arguments; wanted secrets hidden",
+        id="secrets sent",
+    ),
+    pytest.param(
+        """
             @signals.task_received.connect
             def alert(request, **_):
                 hidden = {**request.kwargs, "password": "***", "account": "***", "token": "***"}
                 logger.info("received", extra={"about": hidden})
             """,
-            "logs secret in clear for task_received with secrets in its arguments; wanted secrets hidden",
-            id="secrets logged",
-        ),
-        pytest.param(
-            """
+        "logs secret in clear for task_received with secrets in its arguments; wanted secrets hidden",
+        id="secrets logged",
+    ),
+    pytest.param(
+        """
             @signals.before_task_publish.connect
             def alert(sender, body, **_):
                 logger.info("%s is sent: %s", sender, body)
             """,
-            "logs password, secret and token in clear for before_task_publish "
-            "with secrets in its arguments; wanted secrets hidden",
-            id="secrets published",
-        ),
-        pytest.param(
-            """
+        "logs password, secret and token in clear for before_task_publish "
+        "with secrets in its arguments; wanted secrets hidden",
+        id="secrets published",
+    ),
+    pytest.param(
+        """
             @signals.task_retry.connect
             def alert(sender, request, **_):
                 logger.info("retry %s", request.retries)
                 if request.retries >= 5:
                     logger.error("the last retry")
             """,
-            "logs ERROR for task_retry only from retries 5 on; "
-            "wanted at most 4, as no task gets further (the first retry is number 0)",
-            id="threshold",
-        ),
-        pytest.param(
-            """
+        "logs ERROR for task_retry only from retries 5 on; "
+        "wanted at most 4, as no task gets further (the first retry is number 0)",
+        id="threshold",
+    ),
+    pytest.param(
+        """
             @signals.task_retry.connect(sender=charge)
             def alert(sender, request, **_):
                 if request.retries >= 3:
                     logger.error("the last retry")
             """,
-            "logs ERROR for task_retry only from retries 3 on; "
-            "wanted at most 2, as no task gets further (the first retry is number 0)",
-            id="threshold for one task",
-        ),
-        pytest.param(
-            """
+        "logs ERROR for task_retry only from retries 3 on; "
+        "wanted at most 2, as no task gets further (the first retry is number 0)",
+        id="threshold for one task",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             async def alert(sender, **_):
                 logger.error("failed")
             """,
-            "never ran: it is async def, and nobody awaits it for task_failure; "
-            "wanted no error (Celery swallows it)",
-            id="async def",
-        ),
-    ],
-)
-def test_handler_that_does_not_survive(shop: Judged, code: str, message: str) -> None:
-    found = shop(code)
-    assert lines(found) == [f"shop.signals:alert {message}"]
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        pytest.param(
-            """
+        "never ran: it is async def, and nobody awaits it for task_failure; "
+        "wanted no error (Celery swallows it)",
+        id="async def",
+    ),
+]
+GREEN = [
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 if sender.name == "shop.tasks.ship":
                     logger.error("failed")
             """,
-            id="for one task",
-        ),
-        pytest.param(
-            """
+        id="for one task",
+    ),
+    pytest.param(
+        """
             @signals.task_retry.connect
             def alert(sender, request, **_):
                 if request.retries == 2:
                     logger.error("third time")
             """,
-            id="reachable threshold",
-        ),
-        pytest.param(
-            """
+        id="reachable threshold",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
                 for url in (SLACK, "https://backup.example/alerts"):
@@ -375,38 +373,41 @@ def test_handler_that_does_not_survive(shop: Judged, code: str, message: str) ->
                     except requests.RequestException:
                         continue
             """,
-            id="another server",
-        ),
-        pytest.param(
-            """
+        id="another server",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def alert(sender, **_):
-                body = json.load(urllib.request.urlopen(SLACK, b"{}", timeout=1))
-                if not body["ok"]:
-                    raise RuntimeError("Slack did not take it")
+                try:
+                    taken = json.load(urllib.request.urlopen(SLACK, b"{}", timeout=1))["ok"]
+                except OSError:
+                    taken = False
+                if not taken:
+                    logger.warning("Slack did not take it")
             """,
-            id="reads the answer",
-        ),
-        pytest.param(
-            """
+        id="reads the answer",
+    ),
+    pytest.param(
+        """
             from contextvars import ContextVar
             bound = ContextVar("bound")
             @signals.task_prerun.connect
             def bind(task_id, **_):
                 bound.set(task_id)
             """,
-            id="an effect that nobody sees",
-        ),
-        pytest.param(
-            """
+        id="an effect that nobody sees",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def again(sender, task_id, **_):
                 ship.apply_async(countdown=10)
             """,
-            id="sends a task",
-        ),
-        pytest.param(
-            """
+        id="sends a task",
+    ),
+    pytest.param(
+        """
             @signals.task_failure.connect
             def bounded(sender, **_):
                 import asyncio, httpx
@@ -418,14 +419,117 @@ def test_handler_that_does_not_survive(shop: Judged, code: str, message: str) ->
                 except httpx.HTTPError as error:
                     logger.error("alert lost: %s", type(error))
             """,
-            id="an async client",
-        ),
-    ],
-)
-def test_handler_that_survives(shop: Judged, code: str) -> None:
-    found = shop(code, allow=("error:shop.signals:alert",))
+        id="an async client",
+    ),
+]
+UNKNOWN = [
+    pytest.param(
+        """
+            import socket
+            @signals.task_failure.connect
+            def alert(**_):
+                socket.create_connection(("db.internal", 5432), timeout=1)
+            """,
+        "raised Refused for task_failure, and db.internal:5432 is not to be reached; "
+        "allow it in [tool.celery-health.sandbox]",
+        id="a database elsewhere",
+    ),
+    pytest.param(
+        """
+            import socket
+            class OperationalError(Exception): ...
+            @signals.task_failure.connect
+            def alert(**_):
+                try:
+                    socket.create_connection(("127.0.0.1", 5432), timeout=1)
+                except OSError:
+                    raise OperationalError("no connection") from None
+            """,
+        "raised OperationalError: no connection for task_failure, and 127.0.0.1:5432 "
+        "is not to be reached; allow it in [tool.celery-health.sandbox]",
+        id="a database here",
+    ),
+    pytest.param(
+        """
+            class OperationalError(Exception): ...
+            @signals.task_failure.connect
+            def alert(**_):
+                raise OperationalError("no such table: failures")
+            """,
+        "raised OperationalError: no such table: failures for task_failure, "
+        "and what it wants to reach is not here",
+        id="a driver's error",
+    ),
+    pytest.param(
+        """
+            @signals.task_failure.connect
+            def alert(**_):
+                try:
+                    answer = requests.post(SLACK, timeout=1)
+                    answer.raise_for_status()
+                except requests.RequestException as error:
+                    logger.error("alert lost: %s", type(error))
+                else:
+                    logger.info("sent as %s", answer.json()["ts"])
+            """,
+        "raised KeyError: 'ts' for task_failure, and hooks.slack.com may answer "
+        'otherwise than {"ok": true, "status": "success", "message": "ok", "id": "1"}',
+        id="an answer of its own",
+    ),
+    pytest.param(
+        """
+            @signals.task_failure.connect(sender="shop.tasks.charge")
+            def alert(**_): ...
+            """,
+        "is connected for a sender that never sends the signal",
+        id="a sender that never sends",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Verdict]:
+    """The verdict on each of RED, GREEN and UNKNOWN, by its code. A module of one shop has each."""
+    root = tmp_path_factory.mktemp("shop")
+    codes = [str(case.values[0]) for case in (*RED, *GREEN, *UNKNOWN)]
+    names = [f"shop.case{number}" for number in range(len(codes))]
+    app = APP.replace('"shop.signals"', ", ".join(f'"{name}"' for name in names))
+    files = {**FILES, "shop/celery.py": app}
+    files |= {f"{name.replace('.', '/')}.py": module(code) for name, code in zip(names, codes, strict=True)}
+    spec = write(root, "shop.celery:app", files)
+    check = HandlersSurvive()
+    world = Brokerless(SandboxSpec(), spec)
+    try:
+        seen = try_all(spec, check, world)
+    finally:
+        world.close()
+
+    def of(code: str) -> Verdict:
+        name = f"{names[codes.index(code)]}:"
+        own = tuple(trial for trial in seen.seen if trial.name.startswith(name))
+        return judge(check, Snapshot(Trials(own, seen.tasks)))
+
+    return of
+
+
+@pytest.mark.parametrize(("code", "message"), RED)
+def test_handler_that_does_not_survive(verdicts: Callable[[str], Verdict], code: str, message: str) -> None:
+    assert lines(verdicts(code)) == [f"alert {message}"]
+
+
+@pytest.mark.parametrize("code", GREEN)
+def test_handler_that_survives(verdicts: Callable[[str], Verdict], code: str) -> None:
+    found = verdicts(code)
     assert found.healthy, str(found)
     assert not found.warnings
+
+
+@pytest.mark.parametrize(("code", "message"), UNKNOWN)
+def test_what_cannot_be_told(verdicts: Callable[[str], Verdict], code: str, message: str) -> None:
+    """An error for want of a service that is not here is not called the handler's mistake."""
+    found = verdicts(code)
+    assert found.unknown
+    assert bare(found.message()) == f"cannot tell: alert: {message}"
 
 
 def test_a_task_that_says_its_own_max_retries(shop: Judged) -> None:
@@ -496,82 +600,9 @@ def test_a_handler_that_hangs_is_given_up(shop: Judged, hang: str) -> None:
         within=0.5,
     )
     assert lines(found) == [
-        "shop.signals:alert did not end for task_failure; "
-        "it was at shop/signals.py:11; wanted an end within 0.5 s"
+        "alert did not end for task_failure; it was at shop/signals.py:11; wanted an end within 0.5 s"
     ]
     assert time.monotonic() - began < 15
-
-
-@pytest.mark.parametrize(
-    ("code", "message"),
-    [
-        pytest.param(
-            """
-            import socket
-            @signals.task_failure.connect
-            def alert(**_):
-                socket.create_connection(("db.internal", 5432), timeout=1)
-            """,
-            "raised Refused for task_failure, and db.internal:5432 is not to be reached; "
-            "allow it in [tool.celery-health.sandbox]",
-            id="a database elsewhere",
-        ),
-        pytest.param(
-            """
-            import socket
-            class OperationalError(Exception): ...
-            @signals.task_failure.connect
-            def alert(**_):
-                try:
-                    socket.create_connection(("127.0.0.1", 5432), timeout=1)
-                except OSError:
-                    raise OperationalError("no connection") from None
-            """,
-            "raised OperationalError: no connection for task_failure, and 127.0.0.1:5432 "
-            "is not to be reached; allow it in [tool.celery-health.sandbox]",
-            id="a database here",
-        ),
-        pytest.param(
-            """
-            class OperationalError(Exception): ...
-            @signals.task_failure.connect
-            def alert(**_):
-                raise OperationalError("no such table: failures")
-            """,
-            "raised OperationalError: no such table: failures for task_failure, "
-            "and what it wants to reach is not here",
-            id="a driver's error",
-        ),
-        pytest.param(
-            """
-            @signals.task_failure.connect
-            def alert(**_):
-                try:
-                    answer = requests.post(SLACK, timeout=1)
-                    answer.raise_for_status()
-                except requests.RequestException as error:
-                    logger.error("alert lost: %s", type(error))
-                else:
-                    logger.info("sent as %s", answer.json()["ts"])
-            """,
-            "raised KeyError: 'ts' for task_failure, and hooks.slack.com may answer "
-            'otherwise than {"ok": true, "status": "success", "message": "ok", "id": "1"}',
-            id="an answer of its own",
-        ),
-        pytest.param(
-            """
-            @signals.task_failure.connect(sender="shop.tasks.charge")
-            def alert(**_): ...
-            """,
-            "is connected for a sender that never sends the signal",
-            id="a sender that never sends",
-        ),
-    ],
-)
-def test_what_cannot_be_told(shop: Judged, code: str, message: str) -> None:
-    """An error for want of a service that is not here is not called the handler's mistake."""
-    found = shop(code)
-    assert (found.unknown, bare(found.message())) == (True, f"cannot tell: shop.signals:alert: {message}")
 
 
 def test_handlers_by_name(shop: Judged) -> None:
