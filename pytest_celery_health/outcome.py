@@ -30,9 +30,7 @@ class Outcome:
             figures.update(finding.figures)
         soft = "" if verdict.healthy else soft
         warnings = tuple(finding.line() for finding in verdict.warnings)
-        return cls(
-            subject, verdict.status, verdict.message(*context), soft, figures, verdict.table, warnings
-        )
+        return cls(subject, verdict.status, verdict.message(*context), soft, figures, verdict.table, warnings)
 
     @property
     def fails(self) -> bool:
