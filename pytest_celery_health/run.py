@@ -277,7 +277,8 @@ class Run:
                     sandbox.start()
                     self.sandbox = sandbox
                     if marker is not None:
-                        sandbox.share(marker)
+                        # pytest-xdist's controller made the folder, and started this process.
+                        sandbox.share(marker, owner=os.getppid())
         return self.sandbox
 
     def take_shared_look(self, share: Path) -> Look | None:

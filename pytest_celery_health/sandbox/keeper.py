@@ -60,6 +60,8 @@ class Keeper:
         self.events: list[dict[str, Any]] = []
         self.state: Any = None
         self.at_end: list[tuple[str, str]] = []
+        #: Folder in which the sandbox was shared, and the process that is to remove it.
+        self.shared: tuple[str, int] | None = None
         self.clients: dict[socket.socket, bytes] = {}
         self.last: socket.socket | None = None
         self.ending = False
@@ -189,6 +191,8 @@ class Keeper:
             return {"state": self.state}
         if do == "remove":
             self.at_end.append((ask["path"], ask["holds"]))
+            if ask["owner"]:
+                self.shared = os.path.dirname(ask["path"]), ask["owner"]
             return {}
         if do == "others":
             return {"others": self.others(client)}
@@ -287,6 +291,8 @@ class Keeper:
             if not self.reap() or time.monotonic() > over:
                 break
             self._pause(0.01)
+        if self.shared is not None and not _lives(self.shared[1]):
+            shutil.rmtree(self.shared[0], ignore_errors=True)
         for _ in range(3):  # a process that dies may still be writing when its folder goes
             shutil.rmtree(self.folder, ignore_errors=True)
             if not os.path.exists(self.folder):
@@ -323,6 +329,16 @@ def _make_folder() -> str:
     longest = len("/celery-health-xxxxxxxx/keeper")
     place = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="celery-health-", dir=place if len(place) + longest < 100 else "/tmp")  # noqa: S108
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _signal(pid: int, number: int) -> None:

@@ -26,6 +26,16 @@ GREEN = [
     *(PROJECTS / name for name in ("monorepo/services/billing", "redbeat", "thirdparty")),
 ]
 
+WAITS = """
+import pathlib, threading, pytest
+from pytest_celery_health import WorkersAnswer
+
+@pytest.mark.celery_health(WorkersAnswer())
+def test_waits(celery_health):
+    pathlib.Path('reached').touch()
+    threading.Event().wait()
+"""
+
 Health = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -97,6 +107,24 @@ def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
     result = health(tiny, "-p", "xdist.plugin", "-n", "2")
     assert result.returncode == 0, result.stdout
     assert sorted(temporary.glob("*celery-health*")) == sorted([lives_on, foreign])
+
+
+def test_a_killed_run_of_xdist_leaves_nothing(
+    tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path_factory.mktemp("temporary")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    (tiny / "test_waits.py").write_text(WAITS)
+    run = subprocess.Popen(command("-p", "xdist.plugin", "-n", "2"), cwd=tiny, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
+        started = psutil.Process(run.pid).children(recursive=True)
+        assert list(temporary.glob("pytest-celery-health-*"))
+    finally:
+        run.kill()
+        run.wait()
+    wait_until(lambda: not any(map(lives, started)), within=10, what=f"the end of {started}")
+    assert not list(temporary.glob("*celery-health*"))
 
 
 @pytest.fixture
@@ -178,14 +206,7 @@ def test_the_fixture_works_in_an_ordinary_run(tiny: Path, health: Health) -> Non
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
 def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end: signal.Signals) -> None:
-    (tiny / "test_waits.py").write_text(
-        "import pathlib, threading, pytest\n"
-        "from pytest_celery_health import WorkersAnswer\n"
-        "@pytest.mark.celery_health(WorkersAnswer())\n"
-        "def test_waits(celery_health):\n"
-        "    pathlib.Path('reached').touch()\n"
-        "    threading.Event().wait()\n"
-    )
+    (tiny / "test_waits.py").write_text(WAITS)
     run = subprocess.Popen(command(), cwd=tiny, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
