@@ -19,6 +19,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[1]
 HERE = REPO / "tests" / "projects"
 SHOP = REPO / "examples" / "shop"

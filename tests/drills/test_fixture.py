@@ -14,6 +14,8 @@ import pytest
 
 from tests.drills.conftest import ALERTS, TINY
 
+pytestmark = pytest.mark.slow
+
 CONTRACT = '[tool.celery-health]\napp = "tiny:app"\n'
 TEST = """
 import os, pytest

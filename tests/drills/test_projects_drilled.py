@@ -9,6 +9,8 @@ import pytest
 from pytest_celery_health.sandbox.drills.crew import Drills
 from tests.drills.conftest import REPO
 
+pytestmark = pytest.mark.slow
+
 DEATHS = ["raises", "soft_time_limit", "hard_time_limit", "worker_lost", "memory_error"]
 
 

@@ -69,7 +69,11 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("project", GREEN, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "project",
+    [GREEN[0], *(pytest.param(project, marks=pytest.mark.slow) for project in GREEN[1:])],
+    ids=[project.name for project in GREEN],
+)
 def test_a_project_is_green(project: Path, health: Health) -> None:
     result = health(project)
     assert result.returncode == 0, result.stdout
@@ -92,6 +96,7 @@ def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     assert "6 checks: 6 healthy · 1 look," in result.stdout
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
     tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +114,7 @@ def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
     assert sorted(temporary.glob("*celery-health*")) == sorted([lives_on, foreign])
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_xdist_leaves_nothing(
     tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +210,7 @@ def test_the_fixture_works_in_an_ordinary_run(tiny: Path, health: Health) -> Non
     assert "1 passed" in result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda end: end.name)
 def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end: signal.Signals) -> None:
     (tiny / "test_waits.py").write_text(WAITS)
@@ -221,6 +228,7 @@ def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end:
     assert not [name for name in os.listdir("/proc") if name.isdigit() and is_of(name, tiny)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM], ids=lambda end: end.name)
 def test_a_verdict_that_was_told_stands(tiny: Path, health: Health, end: signal.Signals) -> None:
     """A signal while the sandbox ends is no traceback, and no exit code that means something else."""
@@ -265,6 +273,7 @@ def is_of(pid: str, folder: Path) -> bool:
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("conf", "why"),
     [
