@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pytest_celery_health.checks import (
+        AlertsReach,
         BeatFresh,
         Check,
         HandlersConnected,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         App,
         AskApp,
         AskBeat,
+        AskDrills,
         AskHandlers,
         AskQueues,
         AskSchedule,
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
         AskWorkers,
         Beat,
         Call,
+        Drilled,
+        Ending,
         Entry,
         Handler,
         Handlers,
         Leak,
+        Output,
         Progress,
         Queue,
         Queues,
@@ -46,9 +51,11 @@ if TYPE_CHECKING:
     from pytest_celery_health.verdict import Finding, Verdict, judge
 
 __all__ = [
+    "AlertsReach",
     "App",
     "AskApp",
     "AskBeat",
+    "AskDrills",
     "AskHandlers",
     "AskQueues",
     "AskSchedule",
@@ -58,6 +65,8 @@ __all__ = [
     "BeatFresh",
     "Call",
     "Check",
+    "Drilled",
+    "Ending",
     "Entry",
     "Finding",
     "Handler",
@@ -66,6 +75,7 @@ __all__ = [
     "HandlersConnected",
     "HandlersSurvive",
     "Leak",
+    "Output",
     "Progress",
     "Queue",
     "QueueDepth",

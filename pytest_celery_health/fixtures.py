@@ -8,10 +8,11 @@ import pytest
 
 from pytest_celery_health.checks import Check
 from pytest_celery_health.contract.begin import how_to_begin
-from pytest_celery_health.facts import Ask, Snapshot
+from pytest_celery_health.facts import Ask, Snapshot, merge
+from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.outcome import Outcome, raise_for
 from pytest_celery_health.rows import record
-from pytest_celery_health.run import Run, TargetError, merge
+from pytest_celery_health.run import Run
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.session import run_of
 from pytest_celery_health.verdict import judge

@@ -11,52 +11,24 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
 
 from pytest_celery_health.checks import BeatFresh, Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.targets import resolve
-from pytest_celery_health.facts import (
-    App,
-    Ask,
-    AskApp,
-    AskBeat,
-    AskHandlers,
-    AskQueues,
-    AskSchedule,
-    AskTrials,
-    AskWorkers,
-    Beat,
-    Handlers,
-    Queues,
-    Schedule,
-    Snapshot,
-    Trials,
-    Unacked,
-    Unseen,
-    Workers,
-)
+from pytest_celery_health.experiments import Experiments
+from pytest_celery_health.facts import Ask, AskQueues, Snapshot, Unseen, merge
 from pytest_celery_health.observe.look import Look, look
-from pytest_celery_health.observe.target import Target
-from pytest_celery_health.project.describe import Asked, start_describing, start_handlers, start_trials
+from pytest_celery_health.observe.target import Target, TargetError
+from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
-from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
-T = TypeVar("T")
-
 _SHARED_LOOK = "look.pickle"
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
-#: And beyond that, to have its handlers tried.
-_TRY = 60.0
-
-
-class TargetError(Exception):
-    """The target could not be made ready to be looked at. The message starts with the evidence."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +59,7 @@ class Run:
     seen: Look | None = None
     sandbox: Sandbox | None = None
     _describing: Asked[AppInfo] | None = None
-    _listing: Asked[Handlers] | None = None
-    _trying: dict[AskTrials, Asked[Trials]] = field(default_factory=dict)
-    _brokerless: Brokerless | None = None
+    _experiments: Experiments | None = None
     _trouble: Unseen | None = None
     _drills: Drills | None = None
 
@@ -139,15 +109,18 @@ class Run:
     def look(self, asks: Iterable[Ask]) -> Look:
         """A new look of its own; at nothing where nothing is asked."""
         asks = list(asks)
+        seen = self._look([ask for ask in asks if not ask.tried])
+        # After it: beat's heartbeat ages meanwhile.
+        return self._with_experiments(seen, [ask for ask in asks if ask.tried])
+
+    def _look(self, asks: list[Ask]) -> Look:
         if not asks:
             return Look(Snapshot(target=self.target_name), took=0.0)
         try:
-            # Handlers are in the code: nothing is started for their sake.
-            code = all(isinstance(ask, (AskHandlers, AskTrials)) for ask in asks)
-            target = Target(self.target_name, url="") if code else self.target()
+            target = self.target()
         except (TargetError, ContractError) as error:
-            return Look(_blind(asks, Unseen(str(error)), self.target_name), took=0.0)
-        target = self._with_handlers(target, asks)
+            unseen = {kind: Unseen(str(error)) for ask in asks for kind in ask.kinds}
+            return Look(Snapshot(target=self.target_name, unseen=unseen), took=0.0)
         # A sampled interval is not spent on waiting for an answer.
         sampled = max((ask.progress_over or 0.0 for ask in asks if isinstance(ask, AskQueues)), default=0.0)
         result = look(target, asks, deadline=self.contract.deadline_of(self.target_name) + sampled)
@@ -185,7 +158,7 @@ class Run:
 
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
-        worlds = (self.sandbox, self._brokerless)
+        worlds = (self.sandbox, self._experiments)
         return [refusal for world in worlds if world is not None for refusal in world.refusals()]
 
     def close(self) -> None:
@@ -193,14 +166,12 @@ class Run:
         if self._drills is not None:
             drills, self._drills = self._drills, None
             drills.close()
-        for asked in (self._describing, self._listing, *self._trying.values()):
-            if asked is not None:
-                asked.close()
-        self._describing = self._listing = None
-        self._trying.clear()
-        if self._brokerless is not None:
-            self._brokerless.close()
-            self._brokerless = None
+        if self._describing is not None:
+            self._describing.close()
+            self._describing = None
+        if self._experiments is not None:
+            self._experiments.close()
+            self._experiments = None
         if self.sandbox is not None:
             sandbox, self.sandbox = self.sandbox, None
             sandbox.close()
@@ -231,38 +202,18 @@ class Run:
         target = resolve(self.contract, self.target_name, os.environ, info, spec)
         return replace(target, app_unseen=str(missing)) if missing is not None else target
 
-    def _with_handlers(self, target: Target, asks: Iterable[Ask]) -> Target:
-        """`target` with who listens to the app's signals, and how well: in the sandbox if there is one, else
-        in a world without one."""
-        listing = any(isinstance(ask, AskHandlers) for ask in asks)
-        trials = next((ask for ask in asks if isinstance(ask, AskTrials)), None)
-        if not listing and trials is None:
-            return target
-        if not self.has_app:
+    def _with_experiments(self, seen: Look, asks: list[Ask]) -> Look:
+        """`seen`, and what is found out by trying the app: in its sandbox if there is one."""
+        if not asks:
+            return seen
+        if self.has_app:
+            if self._experiments is None:
+                self._experiments = Experiments(self.contract.sandbox, self._spec(), lambda: self.drills)
+            tried, untried = self._experiments.facts(asks, self.sandbox)
+        else:
             none = Unseen('no app at hand: set app = "module:app" in [tool.celery-health]')
-            return replace(target, handlers=none, trials=none)
-        try:
-            world: Sandbox | Brokerless | None = self.sandbox or self._brokerless
-            if world is None:
-                world = self._brokerless = Brokerless(self.contract.sandbox, self._spec())
-        except SandboxError as error:
-            return replace(target, handlers=Unseen(str(error)), trials=Unseen(str(error)))
-        assert world.seal is not None
-        spec, seal, environ = self._spec(), world.seal, world.environ
-        # Both load the app, at the same time.
-        if trials is not None and trials not in self._trying:
-            self._trying[trials] = start_trials(
-                spec, trials, timeout=_LOAD + _TRY, sealed=seal, environ=environ
-            )
-        if listing and self._listing is None:
-            self._listing = start_handlers(spec, timeout=_LOAD, sealed=seal, environ=environ)
-        if listing and self._listing is not None:
-            heard: Handlers | Unseen = _answer(self._listing)
-            target = replace(target, handlers=heard)
-        if trials is not None:
-            tried: Trials | Unseen = _answer(self._trying[trials])
-            target = replace(target, trials=tried)
-        return target
+            tried, untried = (), {kind: none for ask in asks for kind in ask.kinds}
+        return replace(seen, snapshot=seen.snapshot.plus(tried, untried))
 
     def _sandbox(self) -> Sandbox:
         if self.sandbox is None:
@@ -340,65 +291,3 @@ class Progress:
     checks: int
     open: tuple[str, ...]
     over: bool
-
-
-def merge(asks: Iterable[Ask]) -> list[Ask]:
-    """The fewest asks that hold all of `asks`."""
-    workers: AskWorkers | None = None
-    queues: AskQueues | None = None
-    trials: AskTrials | None = None
-    others: dict[Ask, None] = {}
-    for ask in asks:
-        if isinstance(ask, AskWorkers):
-            workers = (
-                ask
-                if workers is None
-                else AskWorkers(
-                    workers.details | ask.details,
-                    workers.names | ask.names,
-                    max(workers.at_least, ask.at_least),
-                )
-            )
-        elif isinstance(ask, AskQueues):
-            queues = (
-                ask
-                if queues is None
-                else AskQueues(
-                    tuple(dict.fromkeys(queues.names + ask.names)),
-                    queues.unacked or ask.unacked,
-                    max(filter(None, (queues.progress_over, ask.progress_over)), default=None),
-                )
-            )
-        elif isinstance(ask, AskTrials):
-            trials = (
-                ask
-                if trials is None
-                else AskTrials(
-                    trials.names | ask.names, max(trials.within, ask.within), trials.secrets | ask.secrets
-                )
-            )
-        else:
-            others[ask] = None
-    return [ask for ask in (workers, queues, trials) if ask is not None] + list(others)
-
-
-def _answer(asked: Asked[T]) -> T | Unseen:
-    try:
-        return asked.result()
-    except ProjectError as error:
-        return Unseen(str(error))
-
-
-def _blind(asks: Iterable[Ask], why: Unseen, target: str) -> Snapshot:
-    """A snapshot in which nothing of what was asked for was seen."""
-    kinds: dict[type, tuple[type, ...]] = {
-        AskWorkers: (Workers,),
-        AskQueues: (Queues, Unacked),
-        AskBeat: (Beat,),
-        AskSchedule: (Schedule,),
-        AskApp: (App,),
-        AskHandlers: (Handlers,),
-        AskTrials: (Trials,),
-    }
-    unseen = [kind for ask in asks for kind in kinds[type(ask)]]
-    return Snapshot(target=target, unseen=dict.fromkeys(unseen, why))

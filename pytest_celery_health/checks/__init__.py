@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pytest_celery_health.checks.alerts import AlertsReach
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
@@ -11,6 +12,7 @@ from pytest_celery_health.checks.survive import HandlersSurvive
 from pytest_celery_health.checks.workers import WorkersAnswer
 
 CHECKS: dict[str, type[Check]] = {
+    "alerts": AlertsReach,
     "beat": BeatFresh,
     "handlers": HandlersConnected,
     "queue": QueueDepth,
@@ -21,6 +23,7 @@ CHECKS: dict[str, type[Check]] = {
 
 __all__ = [
     "CHECKS",
+    "AlertsReach",
     "BeatFresh",
     "Check",
     "HandlersConnected",

@@ -47,7 +47,9 @@ class Check(ABC):
         """Findings from what was seen. Pure: no I/O, no clock but `seen.now`."""
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        """What a reader sees beside the findings unless all is well, and then under -v: rows of as many
-        cells as the first, their head. Pure, too."""
+        """What a reader sees beside the findings; where all is well, without a warning, under -v only.
+
+        Rows of as many cells as the first, their head. Pure, too.
+        """
         del seen
         return ()

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from itertools import combinations
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.facts import Ask, AskHandlers, Handler, Handlers, Snapshot, Unseen
 from pytest_celery_health.signal_table import SIGNALS
 from pytest_celery_health.verdict import Finding
@@ -86,8 +87,8 @@ class HandlersConnected(Check):
         connected = [handler.signal for handler in shown if handler.state == "connected"]
         yield Finding(
             True,
-            _plural(len(connected), "handler"),
-            f"connected to {_plural(len(set(connected)), 'signal')}",
+            plural(len(connected), "handler"),
+            f"connected to {plural(len(set(connected)), 'signal')}",
             figures={"handlers": len(connected)},
         )
 
@@ -120,7 +121,7 @@ def _missing(signal: str, name: str, handlers: Handlers) -> Finding:
     if gone is not None:
         seen = f"is disconnected from {signal} again ({gone.where})"
     elif elsewhere:
-        others = _names(sorted({handler.signal for handler in elsewhere}))
+        others = listed(sorted({handler.signal for handler in elsewhere}))
         seen = f"is not connected to {signal} but to {others} ({elsewhere[0].where})"
     elif module in handlers.modules:
         seen = f"is not connected to {signal}, though {module} is imported"
@@ -156,14 +157,14 @@ def _mistakes(handler: Handler, handlers: Handlers) -> Iterator[Finding]:
         seen = f"is {what}, so {signal} calls it and its body never runs {at}"
         yield Finding(False, subject, seen, "a plain function")
     if handler.by_position:
-        seen = f"takes {_names(handler.by_position)} by position only {at}"
+        seen = f"takes {listed(handler.by_position)} by position only {at}"
         yield Finding(False, subject, seen, "keywords, as signals pass nothing else")
     if sent is not None:
         known = {"signal", "sender", *sent.by(handlers.version)}
         never = [name for name in handler.needs if name not in known and name not in handler.by_position]
         if never:
-            seen = f"needs {_names(never)}, which {signal} never sends {at}"
-            yield Finding(False, subject, seen, _names(["sender", *sent.by(handlers.version)], "or"))
+            seen = f"needs {listed(never)}, which {signal} never sends {at}"
+            yield Finding(False, subject, seen, listed(["sender", *sent.by(handlers.version)], "or"))
     if handler.retry:
         seen = f"is connected to {signal} with retry=True {at}"
         hint = "while it fails it is called again and again, and nothing else runs there"
@@ -193,12 +194,3 @@ def _is_name(name: str) -> bool:
 
 def _a(noun: str) -> str:
     return noun if "'" in noun else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def _names(names: Sequence[str], word: str = "and") -> str:
-    *most, last = names
-    return f"{', '.join(most)} {word} {last}" if most else last
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

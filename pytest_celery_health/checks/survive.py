@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskTrials, Call, Snapshot, Trial, Trials, Unseen
 from pytest_celery_health.verdict import Finding
@@ -83,8 +84,8 @@ class HandlersSurvive(Check):
             names = [trial.name for trial in judged]
             yield Finding(
                 True,
-                _plural(len(set(names)), "handler"),
-                f"survived {_plural(calls, 'call')}",
+                plural(len(set(names)), "handler"),
+                f"survived {plural(calls, 'call')}",
                 figures={"calls": calls},
             )
 
@@ -163,7 +164,7 @@ class HandlersSurvive(Check):
             leaks = [leak for leak in call.leaks if leak.key in wanted]
             if leaks:
                 to = leaks[0].to
-                keys = _names(sorted(leak.key for leak in leaks if leak.to == to))
+                keys = listed(sorted(leak.key for leak in leaks if leak.to == to))
                 how = f"sends {keys} in clear to {to}" if to else f"logs {keys} in clear"
                 return Finding(False, trial.name, f"{how} {_when(trial, call)}", "secrets hidden")
         return None
@@ -184,7 +185,7 @@ def _error(trial: Trial) -> Finding | None:
     hint = "Celery swallows it"
     others = len({call.error for call in calls} - {first.error})
     if others:
-        hint += f"; {_plural(others, 'other error')} with other payloads"
+        hint += f"; {plural(others, 'other error')} with other payloads"
     return Finding(False, trial.name, f"{first.error} {_when(trial, first)}", "no error", hint)
 
 
@@ -206,7 +207,7 @@ def _lost(trial: Trial) -> Finding | None:
         return None
     host = lost[0].at_fault
     ways = dict.fromkeys(call.payload.removeprefix(f"{host} ") for call in lost if call.at_fault == host)
-    first, sign, others = _names(list(ways), "or").partition("answers ")
+    first, sign, others = listed(list(ways), "or").partition("answers ")
     how = f"{host} {first}{sign}{others.replace(sign, '')}" if sign else f"{host} {first}"
     seen = f"loses its alert without a word for {trial.signal} when {how} {_at(trial)}"
     return Finding(False, trial.name, seen, "a log record of WARNING or above, or another server")
@@ -248,12 +249,3 @@ def _when(trial: Trial, call: Call) -> str:
 
 def _at(trial: Trial) -> str:
     return f"({trial.where})"
-
-
-def _names(names: Sequence[str], word: str = "and") -> str:
-    *most, last = names
-    return f"{', '.join(most)} {word} {last}" if most else last
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

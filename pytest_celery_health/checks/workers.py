@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import first_names, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskApp, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.verdict import Finding
@@ -85,7 +86,7 @@ class WorkersAnswer(Check):
     def _count(self, workers: Workers) -> Finding:
         wanted = self.at_least or 1
         count = len(workers.answered)
-        names = hint = _names([worker.name for worker in workers.answered])
+        names = hint = first_names([worker.name for worker in workers.answered])
         if workers.beats:
             beats = ", ".join(workers.beats)
             hint = (
@@ -97,7 +98,7 @@ class WorkersAnswer(Check):
             hint = "busy solo workers, frozen ones and dead ones all stay silent"
         return Finding(
             count >= wanted,
-            _plural(count, "worker") if count else "no worker",
+            plural(count, "worker") if count else "no worker",
             "answered",
             f"at least {wanted}",
             hint,
@@ -110,7 +111,7 @@ class WorkersAnswer(Check):
             return Finding(True, name, "answered", "an answer")
         if name in workers.silent:
             return Finding(False, name, "is subscribed but silent: busy or frozen", "an answer")
-        hint = f"{_names(names)} answered" if names else "no worker answered"
+        hint = f"{first_names(names)} answered" if names else "no worker answered"
         return Finding(False, name, "did not answer: busy or gone", "an answer", hint)
 
     def _twins(self, workers: Workers) -> Iterator[Finding]:
@@ -133,7 +134,7 @@ class WorkersAnswer(Check):
         if silent > self.silent_at_most:
             yield Finding(
                 False,
-                _plural(silent, "mailbox", "mailboxes"),
+                plural(silent, "mailbox", "mailboxes"),
                 f"{'is' if silent == 1 else 'are'} subscribed but silent",
                 f"at most {self.silent_at_most}" if self.silent_at_most else "none",
                 "a frozen worker, a busy solo worker, or a stalled beat",
@@ -170,14 +171,14 @@ class WorkersAnswer(Check):
         if missing:
             yield Finding(
                 False,
-                _names(missing, 3),
+                first_names(missing, 3),
                 f"{'is' if len(missing) == 1 else 'are'} registered on no worker",
                 "every task on some worker" if self.tasks == "all" else "on some worker",
                 "does the worker import the module (imports, include, autodiscover_tasks)?",
                 figures,
             )
         else:
-            yield Finding(True, _plural(len(wanted), "task"), "registered", "on some worker", figures=figures)
+            yield Finding(True, plural(len(wanted), "task"), "registered", "on some worker", figures=figures)
 
     def _each(self, worker: Worker) -> Iterator[Finding]:
         for problem in worker.malformed:
@@ -233,13 +234,3 @@ class WorkersAnswer(Check):
                     f"runs Celery {worker.version}",
                     self.version,
                 )
-
-
-def _names(names: Sequence[str], most: int = 5) -> str:
-    """The first of them, and how many more there are."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
-
-
-def _plural(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -14,20 +14,14 @@ from pytest_celery_health.durations import spell
 from pytest_celery_health.facts import (
     App,
     Ask,
-    AskApp,
     AskBeat,
-    AskHandlers,
     AskQueues,
-    AskSchedule,
-    AskTrials,
     AskWorkers,
     Beat,
     Fact,
-    Handlers,
     Queues,
     Schedule,
     Snapshot,
-    Trials,
     Unacked,
     Unseen,
     Workers,
@@ -142,18 +136,9 @@ class _Visit:
         return Snapshot(*(facts[key] for key in order), now=now, target=self.target.name, unseen=unseen)
 
     def _asked_kinds(self) -> set[type]:
-        kinds: set[type] = set()
-        for ask, kind in (
-            (AskSchedule, Schedule),
-            (AskApp, App),
-            (AskHandlers, Handlers),
-            (AskTrials, Trials),
-            (AskWorkers, Workers),
-            (AskQueues, Queues),
-        ):
-            if any(isinstance(each, ask) for each in self.asks):
-                kinds.add(kind)
-        return kinds
+        """Of the facts that there is one of at most."""
+        kinds = {kind for ask in self.asks for kind in ask.kinds}
+        return kinds - {Beat, Unacked}
 
     def _from_app(self) -> None:
         app = self.target.app
@@ -173,10 +158,6 @@ class _Visit:
                 self._unseen[App] = missing
             else:
                 self._facts[App] = App(app.name, app.tasks)
-        if Handlers in kinds:
-            self._keep(Handlers, self.target.handlers)
-        if Trials in kinds:
-            self._keep(Trials, self.target.trials)
 
     def _see(self, stack: ExitStack) -> None:
         link = self._connect(stack)

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pytest_celery_health.facts import NOT_ASKED, Handlers, Trials, Unseen
 from pytest_celery_health.project.info import AppInfo, AppSpec
+
+
+class TargetError(Exception):
+    """The target could not be made ready to be looked at. The message starts with the evidence."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,6 @@ class Target:
     app_unseen: why there is no `app`, when it should have been.
     spec: how a child process loads the app, for sources that are the project's own functions.
     env: of such a child: on top of our own environment, or all of it when sealed (the sandbox's).
-    handlers: who listens to the signals of the app's worker. trials: what came of calling them.
     """
 
     name: str
@@ -36,5 +38,3 @@ class Target:
     spec: AppSpec | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     sealed: bool = False
-    handlers: Handlers | Unseen = NOT_ASKED
-    trials: Trials | Unseen = NOT_ASKED

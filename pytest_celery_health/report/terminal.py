@@ -93,7 +93,7 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
     if run.seen is not None:
         _fleet(out, run, run.seen.snapshot)
     for _, outcome in tally.outcomes:
-        if outcome.table and (outcome.status != "healthy" or out.verbosity > 0):
+        if outcome.table and (outcome.status != "healthy" or outcome.warnings or out.verbosity > 0):
             out.write_line(f"{outcome.subject}:")
             _table(out, outcome.table[0], outcome.table[1:])
     for nodeid, outcome in tally.outcomes:

@@ -27,21 +27,29 @@ WORDS = {
     "heartbeat": ["redis:KEY", "file:/run/beat", "redbeat", "ping", "call:shop.health:seen"],
     "naive_is": ["UTC"],
     "tasks": ["all"],
+    "pool": ["prefork", "threads"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
 }
 LISTS = {
     "allow": [["shop.signals:alert"]],
+    "ends": [["raises"], []],
     "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
+TABLES = {
+    "must_reach": [{"hooks.slack.com": ["raises", "worker_lost"], "log:shop": ["expired"]}],
+}
+#: What a row cannot do without, by check.
+NEEDED = {"alerts": {"must_reach": {"log": ["raises"]}}}
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 
 
 def values(cls: type[Check], name: str) -> Iterator[Any]:
     """TOML values for a field, some for every type that its annotation allows."""
-    if name in LISTS:
-        yield from LISTS[name]
-        return
+    for known in (LISTS, TABLES):
+        if name in known:
+            yield from known[name]
+            return
     hint = field_types(cls)[name]
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     if "timedelta" in {getattr(kind, "__name__", "") for kind in kinds}:
@@ -62,18 +70,27 @@ CASES = [
 @pytest.mark.parametrize(("use", "name", "value"), CASES)
 def test_a_field_says_in_toml_what_it_says_in_python(contract: From, use: str, name: str, value: Any) -> None:
     cls = CHECKS[use]
-    in_python: Any = tuple(value) if isinstance(value, list) else value
+    given = {**NEEDED.get(use, {}), name: value}
     subject = {} if cls.subject in ("", name) else {cls.subject: "r"}
+    lines = "\n".join(f"{key} = {toml(one)}" for key, one in given.items())
 
-    (row,) = contract(f"""
-        [tool.celery-health]
-        app = "shop"
-        [tool.celery-health.check.r]
-        use = "{use}"
-        {name} = {json.dumps(value, ensure_ascii=False)}
-    """).rows
+    (row,) = contract(
+        f'[tool.celery-health]\napp = "shop"\n[tool.celery-health.check.r]\nuse = "{use}"\n{lines}'
+    ).rows
 
-    assert row.check == cls(**subject, **{name: in_python})
+    assert row.check == cls(**subject, **{key: frozen(one) for key, one in given.items()})
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(one)}" for key, one in value.items()) + " }"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: frozen(one) for key, one in value.items()}
+    return tuple(value) if isinstance(value, list) else value
 
 
 @pytest.mark.parametrize(
@@ -82,11 +99,15 @@ def test_a_field_says_in_toml_what_it_says_in_python(contract: From, use: str, n
         pytest.param(use, field.name, id=f"{use}-{field.name}")
         for use in CHECKS
         for field in fields(CHECKS[use])
+        if field.name not in TABLES
     ],
 )
-def test_no_field_takes_a_table(contract: From, use: str, name: str) -> None:
+def test_no_other_field_takes_a_table(contract: From, use: str, name: str) -> None:
+    needed = "".join(f", {key} = {toml(one)}" for key, one in NEEDED.get(use, {}).items())
     with pytest.raises(ContractError) as caught:
-        contract(f'[tool.celery-health]\napp = "s"\ncheck.r = {{ use = "{use}", {name} = {{ x = 1 }} }}')
+        contract(
+            f'[tool.celery-health]\napp = "s"\ncheck.r = {{ use = "{use}", {name} = {{ x = 1 }}{needed} }}'
+        )
 
     (told,) = caught.value.problems
     assert told.startswith(f"pyproject.toml:3: [tool.celery-health.check.r] {name} is a table; wanted ")

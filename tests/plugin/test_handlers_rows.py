@@ -37,7 +37,7 @@ def test_a_red_row_prints_the_table(project: Project) -> None:
     result.stdout.fnmatch_lines(
         [
             *TABLE,
-            "1 check: 1 unhealthy · 1 look, 0 B",
+            "1 check: 1 unhealthy · 0 looks, 0 B",
             "FAILED pyproject.toml::handlers[[]sandbox[]] - <lambda> is connected weakly to task_retry"
             " and was collected (shop.py:6); wanted connected"
             " (connect it with weak=False, or define it at module level)",
@@ -67,7 +67,7 @@ def test_the_table_comes_back_from_processes_of_xdist(project: Project) -> None:
     )
     result = project.run("-n", "2")
     assert result.ret == 1
-    result.stdout.fnmatch_lines([*TABLE, "2 checks: 1 healthy, 1 unhealthy · 1 look, 0 B"])
+    result.stdout.fnmatch_lines([*TABLE, "2 checks: 1 healthy, 1 unhealthy · 0 looks, 0 B"])
     assert result.outlines.count("handlers:") == 1
 
 
@@ -76,7 +76,7 @@ def test_nothing_is_started_for_it(project: Project) -> None:
     write(project, "", '[tool.celery-health]\napp = "shop:app"\nsandbox.broker = "rabbitmq-server"\n', ROW)
     result = project.run()
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*- celery-health: sandbox -*", "1 check: 1 healthy · 1 look, 0 B"])
+    result.stdout.fnmatch_lines(["*- celery-health: sandbox -*", "1 check: 1 healthy · 0 looks, 0 B"])
 
 
 def test_beside_others_it_sees_the_sandboxs_broker(project: Project) -> None:

@@ -102,7 +102,7 @@ def test_a_row_prints_its_table_and_starts_nothing(project: Project) -> None:
             "alerts:",
             "signal        handler     calls  does          wrong  where",
             "task_failure  shop:alert  *      nothing seen  error  shop.py:*",
-            "1 check: 1 unhealthy · 1 look, 0 B",
+            "1 check: 1 unhealthy · 0 looks, 0 B",
             "FAILED pyproject.toml::alerts[[]sandbox[]] - shop:alert raised ValueError: shop.charge"
             " for task_failure (shop.py:*); wanted no error (Celery swallows it)",
         ]
@@ -150,7 +150,7 @@ def test_rows_of_two_budgets_share_the_calls(project: Project) -> None:
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "2 checks: 1 healthy, 1 unhealthy · 1 look, *",
+            "2 checks: 1 healthy, 1 unhealthy · 0 looks, *",
             "FAILED *alerts* takes 3 s for task_failure when alerts.example hangs (shop.py:*); "
             "wanted an end within 2 s",
         ]

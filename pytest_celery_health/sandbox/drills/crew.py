@@ -40,6 +40,10 @@ class DrillError(AssertionError):
     """The end was not reached, or is not possible. The message says why, and what was seen instead."""
 
 
+class ImpossibleError(DrillError):
+    """This pool, or this Celery, does not know the end."""
+
+
 @dataclass(frozen=True, repr=False)
 class Drill(Recording):
     """What handlers did while a real worker took a task to an end.
@@ -145,6 +149,15 @@ class Drills:
         self._workers: dict[str, Worker] = {}
         self._number = 0
 
+    @property
+    def pool(self) -> str:
+        """The pool of a drill that names none."""
+        return self._spec.pool or POOLS[0]
+
+    def another(self) -> Drills:
+        """A second crew of the same app, with a broker of its own: for another thread."""
+        return Drills(self._spec, self._app)
+
     def close(self) -> None:
         """End all workers and the broker."""
         sandbox, self._sandbox = self._sandbox, None
@@ -181,7 +194,7 @@ class Drills:
         Raises DrillError when the end is not possible or was not reached, SandboxError when no worker starts.
         """
         end = _known(end)
-        pool = pool or self._spec.pool or POOLS[0]
+        pool = pool or self.pool
         _refuse(end, pool)
         said = record_answers.check(answers or {})
         worker = self._take(end, pool, task)
@@ -348,7 +361,7 @@ def _refuse(end: End, pool: str) -> None:
     if pool not in POOLS:
         raise DrillError(f"{end.name}: drills know the pools {', '.join(POOLS)}, not {pool!r}")
     if pool in end.impossible:
-        raise DrillError(f"{end.name} is not possible with the pool {pool}: {end.impossible[pool]}")
+        raise ImpossibleError(f"{end.name} is not possible with the pool {pool}: {end.impossible[pool]}")
 
 
 def _refuse_version(end: End, celery: str) -> None:
@@ -356,6 +369,6 @@ def _refuse_version(end: End, celery: str) -> None:
         return [int(part) for part in version.split(".")[:2]]
 
     if end.since and key(celery) < key(end.since):
-        raise DrillError(
+        raise ImpossibleError(
             f"{end.name}: this is Celery {celery}, which has none; Celery {end.since} is the first"
         )

@@ -1,0 +1,22 @@
+"""Lists and counts in a finding's sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def listed(each: Sequence[str], word: str = "and") -> str:
+    """ "a, b and c"."""
+    *most, last = each
+    return f"{', '.join(most)} {word} {last}" if most else last
+
+
+def first_names(each: Sequence[str], most: int = 5) -> str:
+    """The first of them, and how many more there are."""
+    rest = len(each) - most
+    return ", ".join(each[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """ "1 worker", "1,204 workers"."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

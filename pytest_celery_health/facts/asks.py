@@ -1,0 +1,153 @@
+"""What a look is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pytest_celery_health.facts.drills import Drilled
+from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One thing that a check wants to know."""
+
+    #: The facts that answer it.
+    kinds: ClassVar[tuple[type, ...]] = ()
+    #: Whether it is found out by trying the app in processes of our own: no target is looked at for it.
+    tried: ClassVar[bool] = False
+
+    def joined(self, other: Ask) -> Ask | None:
+        """One ask that holds both; None if they are two."""
+        return self if self == other else None
+
+
+def merge(asks: Iterable[Ask]) -> list[Ask]:
+    """The fewest asks that hold all of `asks`."""
+    found: list[Ask] = []
+    for ask in asks:
+        for index, other in enumerate(found):
+            both = other.joined(ask)
+            if both is not None:
+                found[index] = both
+                break
+        else:
+            found.append(ask)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class AskWorkers(Ask):
+    """Who answers ping, and more of each: `stats`, `registered`, `active_queues`, `active`,
+    `reserved`, `scheduled`, `clock`. `names` are expected and waited for."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Workers,)
+
+    details: frozenset[str] = frozenset({"active_queues"})
+    names: frozenset[str] = frozenset()
+    at_least: int = 0
+
+    def joined(self, other: Ask) -> AskWorkers | None:
+        if not isinstance(other, AskWorkers):
+            return None
+        at_least = max(self.at_least, other.at_least)
+        return AskWorkers(self.details | other.details, self.names | other.names, at_least)
+
+
+@dataclass(frozen=True, slots=True)
+class AskQueues(Ask):
+    """The depth of these queues; a name may be a pattern (`billing*`), matched with the names that
+    workers and the app know. `progress_over` (seconds) samples a backlog twice."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Queues, Unacked)
+
+    names: tuple[str, ...]
+    unacked: bool = False
+    progress_over: float | None = None
+
+    def joined(self, other: Ask) -> AskQueues | None:
+        if not isinstance(other, AskQueues):
+            return None
+        return AskQueues(
+            tuple(dict.fromkeys(self.names + other.names)),
+            self.unacked or other.unacked,
+            max(filter(None, (self.progress_over, other.progress_over)), default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AskBeat(Ask):
+    """When beat was last seen, by `source`; "" is the contract's heartbeat, else beat's own ping.
+    `url` is where a Redis source looks; "" is the broker."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Beat,)
+
+    source: str = ""
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskSchedule(Ask):
+    """The app's schedule."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Schedule,)
+
+
+@dataclass(frozen=True, slots=True)
+class AskApp(Ask):
+    """The app's own tasks."""
+
+    kinds: ClassVar[tuple[type, ...]] = (App,)
+
+
+@dataclass(frozen=True, slots=True)
+class AskHandlers(Ask):
+    """The receivers of every signal, of an app that starts as a worker in a sealed process of its own."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Handlers,)
+    tried: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, slots=True)
+class AskTrials(Ask):
+    """What the project's handlers of signals about tasks do with payloads that are hard on them, and those of
+    `names` that are not its own.
+
+    within: seconds after which a call may be given up. secrets: names of arguments whose values are secret.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Trials,)
+    tried: ClassVar[bool] = True
+
+    names: frozenset[str] = frozenset()
+    within: float = 2.0
+    secrets: frozenset[str] = frozenset()
+
+    def joined(self, other: Ask) -> AskTrials | None:
+        if not isinstance(other, AskTrials):
+            return None
+        within = max(self.within, other.within)
+        return AskTrials(self.names | other.names, within, self.secrets | other.secrets)
+
+
+@dataclass(frozen=True, slots=True)
+class AskDrills(Ask):
+    """What leaves the app's worker when a task comes to each of these ends.
+
+    task: the task that comes to them; "" is a task of the drill's own. pool: "" is the app's choice.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Drilled,)
+    tried: ClassVar[bool] = True
+
+    ends: tuple[str, ...]
+    task: str = ""
+    pool: str = ""
+
+    def joined(self, other: Ask) -> AskDrills | None:
+        if not isinstance(other, AskDrills) or (self.task, self.pool) != (other.task, other.pool):
+            return None
+        return AskDrills(tuple(dict.fromkeys(self.ends + other.ends)), self.task, self.pool)
