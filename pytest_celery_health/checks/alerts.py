@@ -185,8 +185,10 @@ def _unasked(ending: Ending) -> Iterator[Finding]:
 def _outputs(ending: Ending) -> list[str]:
     """Whom it reached: hosts, "log", metrics."""
     heard = [output for output in ending.outputs if not output.lost]
-    names = [_LOG if output.kind == "log" else output.name for output in heard]
-    return list(dict.fromkeys(names))
+    hosts, metrics = (
+        sorted(each.name for each in heard if each.kind == kind) for kind in ("request", "metric")
+    )
+    return [*hosts, *([_LOG] if any(each.kind == "log" for each in heard) else []), *metrics]
 
 
 def _heard(ending: Ending, wanted: str) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pytest_celery_health.facts import AskDrills, Drilled, Ending, Output
 from pytest_celery_health.project.child.load import LoadError, attribute
 from pytest_celery_health.record.recording import LogRecord, MetricChange, Request
-from pytest_celery_health.sandbox.drills.crew import Drill, DrillError, Drills, ImpossibleError
-from pytest_celery_health.sandbox.drills.ends import ENDS
+from pytest_celery_health.sandbox.drills.crew import WITHIN, Drill, DrillError, Drills, ImpossibleError
+from pytest_celery_health.sandbox.drills.ends import ENDS, End
 
 _HEARD = logging.WARNING
 
@@ -63,15 +63,26 @@ def drilled(crew: Drills, ask: AskDrills) -> Drilled:
 
 def _ending(drill: Drills, end: str, ask: AskDrills) -> Ending:
     try:
-        found = drill(attribute(end) if ":" in end else end, task=ask.task, pool=ask.pool)
+        found = drill(_own(end) if ":" in end else end, task=ask.task, pool=ask.pool, within=WITHIN)
     except ImpossibleError as error:
         return Ending(end, ask.task, ask.pool, impossible=str(error))
     except (DrillError, LoadError, ModuleNotFoundError) as error:
         return Ending(end, ask.task, ask.pool, unseen=str(error).partition("\n")[0])
-    raised = [found.masked(call.line()) for call in found.errors if call not in found.still_running]
-    late = [f"{call.handler} on {call.signal} did not come back" for call in found.still_running]
+    running = found.still_running
+    raised = [found.masked(each.line()) for each in found.errors if each not in running]
+    late = [
+        f"{call.handler} on {call.signal} did not come back within {WITHIN:g} s"
+        for call in found.still_running
+    ]
     errors = tuple(dict.fromkeys([*raised, *late]))
     return Ending(end, found.task, found.pool, tuple(_outputs(found)), errors)
+
+
+def _own(name: str) -> End:
+    found = attribute(name)
+    if not isinstance(found, End):
+        raise LoadError(f"{name} is no End of a drill")
+    return found
 
 
 def _outputs(found: Drill) -> Iterator[Output]:
