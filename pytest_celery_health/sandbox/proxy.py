@@ -152,6 +152,7 @@ class Proxy:
             return
         self._do(self._stop)
         self._thread.join()
+        self._close_sockets()
 
     # In its own thread.
 
@@ -199,6 +200,12 @@ class Proxy:
         for link in list(self._links):
             link.begin(way)
 
+    def _count_requests(self, number: int) -> None:
+        self.requests += number
+
+    def _count_replies(self, number: int) -> None:
+        self.replies += number
+
     def _listen(self) -> None:
         try:
             listener = _bound(self.port)
@@ -237,9 +244,7 @@ class Proxy:
     def _stop(self) -> None:
         _all.discard(self)
         self._closed = True
-        for link in list(self._links):
-            link.end(reset=True)
-        self._close_sockets()
+        self._reset_all()
 
     def _close_sockets(self) -> None:
         self._poll.close()
@@ -334,8 +339,8 @@ class _Link:
         if not self._hangs:
             self._read(self._client, self._requests, _CHUNK, self._garbled)
             self._read(upstream, self._replies, self._portion(), self._late)
-        self._proxy.requests += _write(upstream, self._requests)
-        self._proxy.replies += _write(self._client, self._replies)
+        _write(upstream, self._requests, self._proxy._count_requests)
+        _write(self._client, self._replies, self._proxy._count_replies)
         if self._requests.shut and self._replies.shut:
             self.end(reset=False)
 
@@ -433,17 +438,19 @@ class _Link:
             self._upstream.close()
 
 
-def _write(sink: socket.socket, flow: _Flow) -> int:
-    """Give the sink what is due; how many bytes it took."""
-    written = 0
+def _write(sink: socket.socket, flow: _Flow, count: Callable[[int], None]) -> None:
+    """Give the sink what is due, and count it before it can be seen to have come."""
     now = monotonic()
     while flow.waiting and flow.waiting[0][0] <= now:
         due, data = flow.waiting[0]
+        count(len(data))
+        taken = 0
         try:
             taken = sink.send(data)
         except BlockingIOError:
             break
-        written += taken
+        finally:
+            count(taken - len(data))
         flow.size -= taken
         if taken < len(data):
             flow.waiting[0] = due, data[taken:]
@@ -453,7 +460,6 @@ def _write(sink: socket.socket, flow: _Flow) -> int:
         flow.shut = True
         with suppress(OSError):  # the other side may have gone altogether
             sink.shutdown(socket.SHUT_WR)
-    return written
 
 
 def _overlap(data: bytes, secret: bytes) -> int:
