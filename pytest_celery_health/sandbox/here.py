@@ -120,7 +120,7 @@ def _close(backend: Any, made: Iterable[Any]) -> None:
         # A result that is collected later unsubscribes, and would connect again.
         for name in {"_pubsub", "_consumer"} & vars(consumer).keys():
             setattr(consumer, name, None)
-    client = getattr(backend, "__dict__", {}).get("client")  # cached, or never made
+    client: Any = getattr(backend, "__dict__", {}).get("client")  # cached, or never made
     if hasattr(client, "connection_pool"):
         with suppress(Exception):
             client.connection_pool.disconnect()
