@@ -1,4 +1,4 @@
-"""The user's app in the process of the tests, where it is imported as the tests import it."""
+"""The user's app in the process of the tests, which imports it as it likes."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from celery import Celery, _state
 from kombu import Connection, pools
 
 from pytest_celery_health.project.child.redirect import redirect
+from pytest_celery_health.project.kept import replaced
 from pytest_celery_health.project.variables import redirecting
 
 #: Seconds that the connections of the app's pools get to close.
@@ -33,22 +34,50 @@ def pointed(
     options: transport options on top of those of the app.
     env: variables that shall hold the broker's URL, beside Celery's own.
 
+    Modules of the project that keep a URL in a global get the new one, and so do Redis clients that they keep
+    there: `REDIS_URL = os.environ["REDIS_URL"]`. What they keep elsewhere, in a class or in another client,
+    stays as it is.
+
     Inside, `app` is the current and the default app. At the end the environment, the app's settings, its
     pools, its backend and the current app are as before, and what it had connected to `url` meanwhile is
     closed, in two seconds at most: the broker may hang. One may be within another; not for several threads at
     once.
     """
+    env = tuple(env)
     wanted = redirecting(url, result, env)
     with ExitStack() as stack:
         # What the app's settings read when they are loaded shall be the user's, or there at least.
         stack.callback(
             _change_environment({key: value for key, value in wanted.items() if key not in os.environ})
         )
+        own = _own_urls(app, url, result, env)
         stack.callback(redirect(app, url, result, options=options))
         stack.callback(_change_environment(wanted))
         stack.enter_context(_current(app))
+        stack.enter_context(replaced(own, _packages(app)))
         stack.enter_context(_own_connections(app, url))
         yield
+
+
+def _own_urls(app: Celery, url: str, result: str, env: Iterable[str]) -> dict[str, str]:
+    """The new URL by each that the app or the environment has so far."""
+    own = dict.fromkeys(_texts(os.environ.get(name) for name in env), url)
+    for name in ("broker_url", "broker_read_url", "broker_write_url"):
+        own |= dict.fromkeys(_texts((app.conf.get(name), getattr(app.conf, name))), url)
+    if result:
+        for text in _texts((app.conf.get("result_backend"), app.conf.result_backend)):
+            own.setdefault(text, result)
+    return own
+
+
+def _texts(urls: Iterable[Any]) -> list[str]:
+    return [url for url in urls if isinstance(url, str) and "://" in url]
+
+
+def _packages(app: Celery) -> set[str]:
+    """Where the app's own tasks are."""
+    modules = (type(task).__module__ for name, task in app._tasks.items() if not name.startswith("celery."))
+    return {module.partition(".")[0] for module in modules} - {"celery"}
 
 
 def _change_environment(wanted: Mapping[str, str | None]) -> Callable[[], None]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
 from types import ModuleType
 from typing import Any
 
@@ -151,7 +153,10 @@ def test_variables_are_set_and_put_back(redis: Server, monkeypatch: pytest.Monke
         assert "CELERY_RESULT_BACKEND" not in os.environ
         assert app.conf.result_backend == "disabled://"
         assert app.conf.broker_url == redis.url
-        assert Celery("made meanwhile", broker=OWN, set_as_current=False).conf.broker_url == redis.url
+        assert (
+            Celery("made meanwhile", broker="redis://127.0.0.1:1/5", set_as_current=False).conf.broker_url
+            == redis.url
+        )
     assert dict(os.environ) == before
     assert app.conf.broker_url == OWN
 
@@ -257,3 +262,80 @@ def test_a_broker_that_hangs_does_not_hold_the_end_up() -> None:
         assert time.monotonic() - begun < 8
         with_us.close()
         assert app.conf.broker_url == OWN
+
+
+# What modules keep.
+
+SHOP = """
+import os
+import redis, redis.asyncio
+from celery import Celery
+
+BROKER = os.environ.get("REDIS_URL", "redis://:s3cret@127.0.0.1:1/3")
+OTHER = "redis://127.0.0.1:1/7"
+CLIENT = redis.Redis.from_url(BROKER, decode_responses=True, socket_timeout=3)
+ELSEWHERE = redis.Redis.from_url(OTHER)
+LOOP = redis.asyncio.Redis.from_url(BROKER)
+app = Celery("shop", broker=BROKER, set_as_current=False)
+
+def beat():
+    with redis.Redis.from_url(BROKER) as client:
+        return client.get("heartbeat"), CLIENT.get("heartbeat")
+"""
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], ModuleType]]:
+    """Imports the module SHOP."""
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = f"shop_{token_hex(4)}"
+    (tmp_path / f"{name}.py").write_text(SHOP)
+    yield lambda: importlib.import_module(name)
+    sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["the app's own URL", "a variable"])
+def test_a_url_that_a_module_keeps_leads_there_too(
+    shop: Callable[[], ModuleType],
+    redis: Server,
+    client: Redis,
+    variable: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if variable:
+        monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/8")
+    module = shop()
+    app = make() if variable else module.app
+    before = dict(vars(module))
+    pool = module.CLIENT.connection_pool
+    client.set("heartbeat", "noon")
+    with pointed(app, redis.url, env=["REDIS_URL"]):
+        assert module.beat() == (b"noon", "noon")
+        assert module.CLIENT.connection_pool.connection_kwargs["socket_timeout"] == 3
+        assert module.LOOP.connection_pool.connection_kwargs["port"] == Connection(redis.url).port
+        assert module.ELSEWHERE.connection_pool.connection_kwargs["db"] == 7
+        assert module.OTHER == "redis://127.0.0.1:1/7"
+    assert dict(vars(module)) == before
+    assert module.CLIENT.connection_pool is pool
+    eventually_alone(client)
+
+
+def test_a_module_that_is_imported_meanwhile_does_not_keep_it(
+    shop: Callable[[], ModuleType], redis: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = "redis://127.0.0.1:1/8"
+    monkeypatch.setenv("REDIS_URL", own)
+    with pointed(make(), redis.url, env=["REDIS_URL"]):
+        module = shop()
+        assert redis.url == module.BROKER
+    assert own == module.BROKER
+
+
+def test_a_constant_that_the_test_changes_stays_changed(
+    shop: Callable[[], ModuleType], redis: Server
+) -> None:
+    module = shop()
+    with pointed(module.app, redis.url):
+        module.BROKER = "redis://127.0.0.1:1/9"
+    assert module.BROKER == "redis://127.0.0.1:1/9"
