@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection, responses
 from typing import Any
 
@@ -19,8 +20,18 @@ from pytest_celery_health.record import http
 from pytest_celery_health.record.recording import same_host
 from pytest_celery_health.record.tap import Tap
 
-#: A status, or a status and a body; or that the server "refuses" the connection, or "hangs" for ever.
-Answer = int | tuple[int, str] | str
+
+@dataclass(frozen=True)
+class Late:
+    """An answer that comes after some seconds."""
+
+    seconds: float
+    answer: int | tuple[int, str] | str = 200
+
+
+#: A status, or a status and a body, late or not; or that the server "refuses" the connection, or "hangs" for
+#: ever.
+Answer = int | tuple[int, str] | str | Late
 REFUSES = "refuses"
 HANGS = "hangs"
 #: Other hosts than those named.
@@ -31,6 +42,7 @@ _Answering = Callable[[str, int | None], Answer | None]
 _Waiting = Callable[[str, float | None], None]
 _scripts: list[_Answering] = []
 _waitings: list[_Waiting] = []
+_async_waitings: list[_Waiting] = []
 
 
 def check(answers: Mapping[str, Any]) -> dict[str, Answer]:
@@ -65,21 +77,44 @@ def answering(script: _Answering) -> Iterator[None]:
 
 
 @contextmanager
-def waiting(wait: _Waiting) -> Iterator[None]:
+def waiting(wait: _Waiting, *, also_async: bool = False) -> Iterator[None]:
     """Have `wait(host, seconds)` called where a client would wait so long for a server that hangs; None is
-    for ever. An async client waits all the same."""
+    for ever. An async client waits all the same, or if `also_async` for `wait` in another thread."""
     _waitings.append(wait)
+    if also_async:
+        _async_waitings.append(wait)
     try:
         yield
     finally:
         _waitings.remove(wait)
+        if also_async:
+            _async_waitings.remove(wait)
 
 
 def _wait(host: str, seconds: float | None) -> None:
     if not _waitings:
         threading.Event().wait(seconds)
-    for wait in _waitings:
+    for wait in list(_waitings):
         wait(host, seconds)
+
+
+async def _wait_async(host: str, seconds: float | None) -> None:
+    import anyio  # type: ignore[import-not-found,unused-ignore]  # httpx needs it for whatever is async
+    import anyio.to_thread  # type: ignore[import-not-found,unused-ignore]
+
+    if not _async_waitings:
+        await anyio.sleep(float("inf") if seconds is None else seconds)
+    for wait in list(_async_waitings):
+        await anyio.to_thread.run_sync(wait, host, seconds, abandon_on_cancel=True)
+
+
+def _late(answer: Answer, timeout: float | None) -> tuple[Answer, float | None]:
+    """What a client gets that waits so long, None for ever, and after how many seconds."""
+    if isinstance(answer, Late):
+        if timeout is None or answer.seconds < timeout:
+            return answer.answer, answer.seconds
+        return HANGS, timeout
+    return answer, timeout if answer == HANGS else 0.0
 
 
 def _install(tap: Tap) -> None:
@@ -142,10 +177,12 @@ class _Socket:
         pass
 
     def makefile(self, *_: object, **__: object) -> io.BytesIO:
-        if self._answer == HANGS:
-            _wait(self._host, self._timeout)
+        answer, seconds = _late(self._answer, self._timeout)
+        if seconds != 0.0:
+            _wait(self._host, seconds)
+        if answer == HANGS:
             raise TimeoutError("timed out")
-        status, body = _status_and_body(self._answer)
+        status, body = _status_and_body(answer)
         reason = responses.get(status, "")
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
         data = body.encode()
@@ -164,6 +201,7 @@ class _Socket:
 def _status_and_body(answer: Answer) -> tuple[int, str]:
     if isinstance(answer, int):
         return answer, _JSON
+    assert isinstance(answer, (tuple, list))
     return int(answer[0]), str(answer[1])
 
 
@@ -172,8 +210,9 @@ def _handle(original: Callable[..., Any]) -> Callable[..., Any]:
         answer = _answer(request.url.host, request.url.port)
         if answer is None:
             return original(transport, request)
-        if answer == HANGS:
-            _wait(request.url.host.lower(), _read_timeout(request))
+        answer, seconds = _late(answer, _read_timeout(request))
+        if seconds != 0.0:
+            _wait(request.url.host.lower(), seconds)
         return _response(request, answer)
 
     return handle_request
@@ -184,10 +223,9 @@ def _handle_async(original: Callable[..., Any]) -> Callable[..., Any]:
         answer = _answer(request.url.host, request.url.port)
         if answer is None:
             return await original(transport, request)
-        if answer == HANGS:
-            import anyio  # type: ignore[import-not-found,unused-ignore]  # httpx needs it for whatever is async
-
-            await anyio.sleep(_read_timeout(request) or float("inf"))
+        answer, seconds = _late(answer, _read_timeout(request))
+        if seconds != 0.0:
+            await _wait_async(request.url.host.lower(), seconds)
         return _response(request, answer)
 
     return handle_async_request

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
-from weakref import WeakSet
 
 from celery import Celery, Task, _state
 from celery.app.task import Context
@@ -18,7 +17,7 @@ from celery.exceptions import Ignore, Reject
 from celery.local import Proxy
 
 from pytest_celery_health.observe.clock import Deadline
-from pytest_celery_health.project.child import load
+from pytest_celery_health.project import this_process
 from pytest_celery_health.record import payloads, signals, sockets
 from pytest_celery_health.record.nowhere import detached
 from pytest_celery_health.record.plain import describe
@@ -138,8 +137,8 @@ class CelerySignals:
 
     def _of_an_app(self, task: Task) -> Task:
         """The task in the user's app, which is loaded: a shared task may not have met it yet."""
-        if not _is_fallback(task.app):
-            _load(task.app)
+        if not this_process.is_fallback(task.app):
+            this_process.load_modules(task.app)
             return task
         app = self._default_app()
         if app is None:
@@ -149,29 +148,10 @@ class CelerySignals:
         return app.tasks[task.name]
 
     def _default_app(self) -> Celery | None:
-        """The app that the contract names, else the current one; None where there is none."""
-        name = self._app()
-        app = load.find(name) if name else _state._tls.current_app or _state.default_app
-        if app is None or _is_fallback(app):
-            return None
-        _load(app)
+        app = this_process.app_of(self._app())
+        if app is not None:
+            this_process.load_modules(app)
         return app
-
-
-def _is_fallback(app: Celery) -> bool:
-    """Whether it is what Celery makes up where there is no app."""
-    return app is _state.default_app and app.main == "default"
-
-
-def _load(app: Celery) -> None:
-    """Import what a worker imports: most handlers live in modules that nobody else does."""
-    if app not in _loaded:
-        app.finalize()
-        app.loader.import_default_modules()
-        _loaded.add(app)
-
-
-_loaded: WeakSet[Celery] = WeakSet()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -53,11 +54,13 @@ class SandboxError(Exception):
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
-    Use it as a context manager, or call start() and close(). Not for several threads at once. With `rigged`,
-    its workers record what handlers do, and can be drilled.
+    Use it as a context manager, or call start() and close(). Not for several threads at once.
+
+    rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
+    password: of the broker; a random one of 32 characters where none is given.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: bool = False) -> None:
+    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: str = "", password: str = "") -> None:
         self.spec = spec
         self.app = app
         self.rigged = rigged
@@ -68,7 +71,9 @@ class Sandbox:
         self.seal: Seal | None = None
         self._client: Client | None = None
         self._target: Target | None = None
-        self._password = ""
+        self._password = password
+        self._random = not password
+        self._describing = False
         self._notes: list[str] = []
         self._refused: list[Refusal] = []
         self._seen = 0
@@ -107,11 +112,12 @@ class Sandbox:
                         self._notes.append(f"{self._title(event['name'])} {how}")
         return tuple(self._notes)
 
-    def start(self) -> None:
+    def start(self, *, described: bool = True) -> None:
         """Start everything.
 
         Return when the broker and all workers answer, and beat has sent each of its entries. Their first
-        runs are waited for too, but not for long: see `notes`.
+        runs are waited for too, but not for long: see `notes`. If it need not be `described`, the app is not
+        asked what it is before a worker is started, and `target.app` is None until that answers.
 
         Raises SandboxError, at once when a child ends, else after `spec.start_within` seconds. Nothing is
         left then.
@@ -132,7 +138,10 @@ class Sandbox:
             self._client = Client.start()
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            self._target = self._describe(launch, over)
+            if described or self._children():
+                self._target = self._describe(launch, over)
+            else:
+                self._target = self._make_target(None, launch.url, launch.options)
         except BaseException as error:
             with contextlib.suppress(TimeoutError):
                 self.close()
@@ -192,6 +201,13 @@ class Sandbox:
     # While it runs.
 
     @property
+    def launch(self) -> Launch:
+        """How the broker was started, and how to reach it. Raises SandboxError before start()."""
+        if self._launch is None:
+            raise SandboxError("the sandbox is not running")
+        return self._launch
+
+    @property
     def folder(self) -> Path:
         """Where its children's files are. It goes with the sandbox."""
         return self._running().folder
@@ -201,32 +217,73 @@ class Sandbox:
         name: str,
         *,
         pool: str,
-        concurrency: int,
+        concurrency: int | None,
         queues: tuple[str, ...],
         conf: Mapping[str, Any] | None = None,
     ) -> None:
-        """Start one more worker. `conf` changes its app's settings, if it is rigged."""
-        if self._launch is None or self.seal is None:
-            raise SandboxError("the sandbox is not running")
-        asked = {"pool": pool, "concurrency": concurrency, "queues": queues, "describe": False}
-        self._spawn_child(name, "worker", self._launch, self.seal, asked, conf or {})
+        """Start one more worker, or again one that has ended. `conf` changes its app's settings, if it is
+        rigged. "", None and () stand for what they stand for in the spec."""
+        asked = {
+            "pool": pool,
+            "concurrency": concurrency,
+            "queues": queues,
+            "describe": self.target.app is None and not self._describing,
+        }
+        self._describing |= asked["describe"] is True
+        self._add(name, "worker", asked, conf)
 
     def await_worker(self, name: str) -> dict[str, Any]:
         """What the worker told of itself, once it answers. Raises SandboxError when it ends, or is late."""
+        told = self._await(name, {"ready"})
+        if "described" in told:
+            self._describing = False
+            info = _app_info((self.folder / INFO).read_text(encoding="utf-8"))
+            self._target = self._make_target(info, self.launch.url, self.launch.options)
+        return told.get("rigged", {})
+
+    def add_beat(self, name: str = "beat") -> None:
+        """Start a beat, one more, or again one that has ended, with the entries of the spec."""
+        self._add(name, "beat", {"entries": self.spec.beat, "describe": False})
+
+    def await_beat(self, name: str = "beat") -> None:
+        """Until it has sent each entry once. Raises SandboxError when it ends, is late or cannot send one."""
+        told = self._await(name, {f"sent {entry}" for entry in self.spec.beat})
+        for entry in self.spec.beat:
+            why = told[f"sent {entry}"].get("why")
+            if why:
+                raise SandboxError(f"beat could not send {entry}: {mask(why)}")
+
+    def _add(
+        self, name: str, module: str, asked: Mapping[str, Any], conf: Mapping[str, Any] | None = None
+    ) -> None:
+        if self._launch is None or self.seal is None:
+            raise SandboxError("the sandbox is not running")
+        self._news()
+        self._told = [event for event in self._told if event["name"] != name]  # of one that was called so
+        self._spawn_child(name, module, self._launch, self.seal, asked, conf or {})
+
+    def _await(self, name: str, wanted: set[str]) -> dict[str, dict[str, Any]]:
+        """What the child has told, once it has told all that is wanted."""
         over = time.monotonic() + self.spec.start_within
         while True:
             for event in self._news():
                 if event["name"] == name:
                     self._raise_if_over(event)
-            told = {event["what"]: event for event in self._told if event["name"] == name}
-            if "ready" in told:
-                return told.get("rigged", {})
-            self._raise_if_late(over, [(name, "ready")])
+            told = {_told(event): event for event in self._told if event["name"] == name}
+            missing = sorted(wanted - told.keys())
+            if not missing:
+                return told
+            self._raise_if_late(over, [(name, each) for each in missing])
             time.sleep(_TICK)
 
     def signal(self, name: str, number: int) -> None:
         """Send a child a signal; nothing if it has ended."""
         self._running().ask("signal", name=name, number=number)
+
+    def processes(self, name: str) -> list[int]:
+        """The process of a child and all below it; none if it has ended."""
+        found: list[int] = self._running().ask("processes", name=name)["pids"]
+        return found
 
     def exit_code(self, name: str) -> int | None:
         """How a child ended, -9 for SIGKILL; None while it runs."""
@@ -235,7 +292,7 @@ class Sandbox:
         return codes[-1] if codes else None
 
     def end_workers(self, *names: str) -> None:
-        """End workers at once, and all that they started."""
+        """End children at once, and all that they started."""
         self._running().ask("kill", names=names)
 
     def stop_broker(self) -> None:
@@ -245,11 +302,12 @@ class Sandbox:
 
     def restart_broker(self) -> None:
         """Start the broker again where it was. What it held is lost. Raises SandboxError."""
-        if self._launch is None:
-            raise SandboxError("the sandbox is not running")
+        launch = self.launch
         name, broker = brokers.choose(self.spec.broker)
-        self._spawn_broker(self._launch)
-        if not self._broker_came_up(name, broker, self._launch, time.monotonic() + self.spec.start_within):
+        for each in launch.kept:
+            shutil.rmtree(each, ignore_errors=True)
+        self._spawn_broker(launch)
+        if not self._broker_came_up(name, broker, launch, time.monotonic() + self.spec.start_within):
             raise SandboxError(f"{name} found its port taken" + self._because("broker"))
 
     def log(self, name: str, lines: int = _LOG_LINES) -> str:
@@ -262,7 +320,8 @@ class Sandbox:
         """Start the broker and everything else; return once the broker answers."""
         client = self._running()
         for _ in range(_PORT_TRIES):
-            self._password = secrets.token_hex(16)
+            if self._random:
+                self._password = secrets.token_hex(16)
             launch = broker.launch(client.folder, self._password)
             environ = clean_environ(
                 child_environ(self.app),
@@ -342,6 +401,7 @@ class Sandbox:
         conf: Mapping[str, Any] | None = None,
     ) -> None:
         client = self._running()
+        rigging = {"by": self.rigged, "conf": conf or {}, "allow": self.spec.allow}
         task = {
             "name": name,
             "node": f"{name}@sandbox",
@@ -350,7 +410,7 @@ class Sandbox:
             "target": self.app.target,
             "options": dict(launch.options),
             "start_within": self.spec.start_within,
-            "drill": {"conf": conf or {}, "allow": self.spec.allow} if self.rigged else None,
+            "rig": rigging if self.rigged else None,
             **asked,
         }
         file = client.folder / f"{name}.json"
@@ -367,11 +427,9 @@ class Sandbox:
         while True:
             for event in self._news():
                 self._raise_if_over(event)
-                what = event["what"]
-                if what == "unsent":
+                if event["what"] == "unsent":
                     unsent[event["entry"]] = event["why"]
-                    what = "sent"
-                wanted.discard((event["name"], f"{what} {event['entry']}" if what == "sent" else what))
+                wanted.discard((event["name"], _told(event)))
             if not wanted:
                 break
             self._raise_if_late(over, sorted(wanted))
@@ -426,7 +484,7 @@ class Sandbox:
             )
 
     def _title(self, name: str) -> str:
-        return name if name in ("beat", "broker") else f"worker {name}"
+        return name if name.startswith(("beat", "broker")) else f"worker {name}"
 
     def _because(self, name: str) -> str:
         tail = self._tail(name, _LOG_LINES)
@@ -477,7 +535,9 @@ class Sandbox:
         )
         return self._make_target(info, launch.url, launch.options)
 
-    def _make_target(self, info: AppInfo, url: str, options: Mapping[str, Any]) -> Target:
+    def _make_target(self, info: AppInfo | None, url: str, options: Mapping[str, Any]) -> Target:
+        if info is None:
+            return Target(name="sandbox", url=url, options=options, env=self.environ, sealed=True)
         return Target(
             name="sandbox",
             url=url,
@@ -516,6 +576,12 @@ def _app_info(text: str) -> AppInfo:
     said = {**said, "queues": tuple(said["queues"]), "tasks": frozenset(said["tasks"])}
     said["schedule"] = tuple(Entry(**entry) for entry in said["schedule"])
     return AppInfo(**said)
+
+
+def _told(event: Mapping[str, Any]) -> str:
+    """What a child said, in the words of those who wait for it: beat tells of each entry, sent or not."""
+    what = str(event["what"])
+    return f"sent {event['entry']}" if what in ("sent", "unsent") else what
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:

@@ -184,6 +184,10 @@ class Keeper:
             if child is not None and child.code is None:
                 _signal(child.pid, ask["number"])
             return {}
+        if do == "processes":
+            child = self.children.get(ask["name"])
+            alive = child is not None and child.code is None
+            return {"pids": [child.pid, *descendants(child.pid)] if child is not None and alive else []}
         if do == "put":
             self.state = ask["state"]
             return {}

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
+from pytest_celery_health.project.variables import redirecting
+
 _SEALED = Path(__file__).with_name("sealed")
 _DROPPED_SUFFIX = "_proxy"
 
@@ -118,11 +120,11 @@ def clean_environ(
         if not key.startswith("CELERY_") and not key.lower().endswith(_DROPPED_SUFFIX)
     }
     environ.update(own or {})
-    environ.pop("CELERY_RESULT_BACKEND", None)
-    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", *redirect_env):
-        environ[name] = broker_url
-    if backend_url:
-        environ["CELERY_RESULT_BACKEND"] = backend_url
+    for name, value in redirecting(broker_url, backend_url, redirect_env).items():
+        if value is None:
+            environ.pop(name, None)
+        else:
+            environ[name] = value
     environ["CELERY_HEALTH_SANDBOX"] = "1"
     environ["C_FORCE_ROOT"] = "1"  # a root container must run the app's workers whatever they accept
     return environ

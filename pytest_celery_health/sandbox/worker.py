@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import socket
 import sys
@@ -33,10 +34,9 @@ def main(path: str) -> None:
         celery.maybe_patch_concurrency(["celery", *options])
     app = task.load("worker", *options)
     own = _connect(app, task)
-    if asked["drill"]:
-        from pytest_celery_health.sandbox.drills.rig import rig
-
-        rig(app, task, own)
+    if asked["rig"]:
+        module, _, function = asked["rig"]["by"].partition(":")
+        getattr(importlib.import_module(module), function)(app, task, own)
     options += ["-Q", ",".join(asked["queues"] or _known_queues(app))]
     if app.conf.worker_state_db:  # the project's own may be somebody else's
         options += ["-S", str(task.folder / f"{task.name}.state")]

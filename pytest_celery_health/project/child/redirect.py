@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
@@ -61,11 +62,17 @@ _UNSET = (
 )
 
 
-def redirect(app: Celery, broker_url: str, backend_url: str = "") -> None:
-    """Make `app` use this broker, and this result backend ("" turns results off).
+_MISSING = object()
+
+
+def redirect(
+    app: Celery, broker_url: str, backend_url: str = "", *, options: Mapping[str, Any] | None = None
+) -> Callable[[], None]:
+    """Make `app` use this broker, and this result backend ("" turns results off); what is returned undoes it.
 
     SSL, credentials and the transport options that say where to connect are dropped; those about
-    prefixes, separators, priorities and timeouts stay. Cached pools and the cached backend are dropped.
+    prefixes, separators, priorities and timeouts stay, under `options`. Cached pools and the cached backend
+    are dropped, not closed.
     """
     changes: dict[str, Any] = dict.fromkeys(_UNSET)
     changes |= {
@@ -73,7 +80,7 @@ def redirect(app: Celery, broker_url: str, backend_url: str = "") -> None:
         "broker_read_url": broker_url,
         "broker_write_url": broker_url,
         "broker_use_ssl": False,
-        "broker_transport_options": _kept(app.conf.get("broker_transport_options")),
+        "broker_transport_options": {**_kept(app.conf.get("broker_transport_options")), **(options or {})},
         "result_backend": backend_url or "disabled://",
         "result_backend_transport_options": _kept(app.conf.get("result_backend_transport_options")),
     }
@@ -84,23 +91,45 @@ def redirect(app: Celery, broker_url: str, backend_url: str = "") -> None:
     prefix = (app.conf.prefix or "").lower()
     # The same setting may also be there under an older or prefixed name, which would be found first.
     names = {str(name) for mapping in app.conf.maps for name in mapping}
+    before: dict[str, Any] = {}
     for key, value in changes.items():
         for name in {key, *(name for name in names if name.lower() in (key, prefix + key))}:
+            before[name] = app.conf.changes.get(name, _MISSING)
             app.conf.changes[name] = value
-    app.backend_cls = None
-    _drop_cached(app)
+    put_back = _drop_cached(app)
+
+    def undo() -> None:
+        for name, value in before.items():
+            if value is _MISSING:
+                app.conf.changes.pop(name, None)
+            else:
+                app.conf.changes[name] = value
+        put_back()
+
+    return undo
 
 
 def _kept(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (options or {}).items() if key in _KEPT}
 
 
-def _drop_cached(app: Celery) -> None:
+def _drop_cached(app: Celery) -> Callable[[], None]:
+    """Drop what was made from the settings; what is returned puts it back."""
     # Celery has no public way to drop these without closing them for good.
-    app._pool = None
+    pool, backend, local, backend_cls = app._pool, app._backend_cache, app._local, app.backend_cls
+    producers = app.amqp._producer_pool if "amqp" in app.__dict__ else None
+    redbeat = app.__dict__.pop("redbeat_conf", None)
+    app._pool = app._backend_cache = app.backend_cls = None
+    app._local = threading.local()  # of backends that each thread has one of
     if "amqp" in app.__dict__:
         app.amqp._producer_pool = None
-    app._backend_cache = None
-    if hasattr(app._local, "backend"):
-        del app._local.backend
-    app.__dict__.pop("redbeat_conf", None)
+
+    def put_back() -> None:
+        app._pool, app._backend_cache, app._local, app.backend_cls = pool, backend, local, backend_cls
+        if "amqp" in app.__dict__:
+            app.amqp._producer_pool = producers
+        app.__dict__.pop("redbeat_conf", None)
+        if redbeat is not None:
+            app.redbeat_conf = redbeat
+
+    return put_back

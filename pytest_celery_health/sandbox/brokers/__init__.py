@@ -23,6 +23,7 @@ class Launch:
     url: what its clients use, password included. result: the same for results.
     options: transport options that its clients do better with.
     stop: the signal that ends it in time.
+    kept: folders in which it would find again what it held.
     env: variables on top of a minimal environment.
     """
 
@@ -32,6 +33,7 @@ class Launch:
     options: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop: int = signal.SIGTERM
+    kept: tuple[Path, ...] = ()
 
 
 class Broker(Protocol):

@@ -72,7 +72,8 @@ def launch(folder: Path, password: str) -> Launch:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"-kernel inet_dist_use_interface {loopback}",
     }
     url = f"amqp://{_USER}:{password}@127.0.0.1:{port}//"
-    return Launch((_script(),), url, "rpc://", env=env, stop=signal.SIGKILL)
+    kept = (folder / "mnesia",)
+    return Launch((_script(),), url, "rpc://", env=env, stop=signal.SIGKILL, kept=kept)
 
 
 def answers(launch: Launch) -> str:

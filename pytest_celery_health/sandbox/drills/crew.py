@@ -34,6 +34,7 @@ _PATIENCE = 2.0
 #: Seconds that a worker gets to replace a child that died: a new worker takes not much longer.
 _RESTORE = 0.3
 _TICK = 0.005
+_RIG = "pytest_celery_health.sandbox.drills.rig:rig"
 
 
 class DrillError(AssertionError):
@@ -289,7 +290,7 @@ class Drills:
             self._number = 1
             worker = Worker("w1", pool, Path())
             spec = replace(self._spec, workers=1, beat=(), queues=(worker.queue,), pool=pool, concurrency=1)
-            sandbox = Sandbox(spec, self._app, rigged=True)
+            sandbox = Sandbox(spec, self._app, rigged=_RIG)
             sandbox.start()
             self._sandbox = sandbox
             self._found(sandbox, worker)

@@ -39,7 +39,7 @@ _for_good = ExitStack()
 def rig(app: Celery, task: Task, own: Iterable[Callable[..., None]]) -> None:
     """To be called when the app is loaded, before its worker starts. `own` receivers are not recorded."""
     asked = task.asked
-    app.conf.update(asked["drill"]["conf"])
+    app.conf.update(asked["rig"]["conf"])
     # The project may have Celery refuse queues that it does not declare.
     for name in asked["queues"]:
         app.amqp.queues.add(Queue(name, Exchange(name, type="direct"), routing_key=name))
@@ -93,7 +93,7 @@ class _Sink:
 
 def _record(task: Task) -> None:
     said = task.folder / ANSWERS  # of the drill under way; before the first, nobody has said anything
-    allow = [endpoint.rpartition(":") for endpoint in task.asked["drill"]["allow"]]
+    allow = [endpoint.rpartition(":") for endpoint in task.asked["rig"]["allow"]]
 
     def script(host: str, port: int | None) -> answers.Answer | None:
         if any(host == each and by in (str(port), "*") for each, _, by in allow):

@@ -1,0 +1,352 @@
+"""A sandbox with proxies in front of its broker and result backend, in which faults are held.
+
+The proxies are for the code under test only: workers and beat connect directly, so that a fault of the way to
+the broker is one for whoever uses `url`, `result` or `environ`, and for nobody else.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytest_celery_health.observe.clock import monotonic
+from pytest_celery_health.project.info import AppSpec
+from pytest_celery_health.sandbox import Sandbox, SandboxError
+from pytest_celery_health.sandbox.brokers import choose
+from pytest_celery_health.sandbox.client import KeeperGoneError
+from pytest_celery_health.sandbox.faults import Fault, FaultError, known
+from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER, HOST, PASSWORD
+from pytest_celery_health.sandbox.proxy import Proxy, ProxyError
+from pytest_celery_health.sandbox.seal import Seal
+from pytest_celery_health.sandbox.spec import SandboxSpec
+
+#: Seconds in which a world must be seen to be whole again after a fault.
+WHOLE_WITHIN = 15.0
+_TICK = 0.005
+#: Variables that may hold a failover list, where others hold one URL.
+_LISTS = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
+
+
+class Held:
+    """A fault that is held, since the moment `since` of the monotonic clock."""
+
+    def __init__(self, world: World, fault: Fault, arguments: Mapping[str, Any], subjects: set[str]) -> None:
+        self.fault = fault
+        self.arguments = arguments
+        self.subjects = subjects
+        self.since = monotonic()
+        self._world = world
+        self._stack = ExitStack()
+        self._over = False
+
+    def __str__(self) -> str:
+        said = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.fault}({said})" if said else self.fault.name
+
+    def __repr__(self) -> str:
+        return f"<held: {self}>"
+
+    @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self._over
+
+    def end(self, *, cut: bool = False) -> None:
+        """End it now, if it has not, also from another thread. When this returns, the world is whole.
+
+        cut: reset every connection of the code under test then, so that who waits on one gets an error.
+
+        Raises SandboxError when the world is not whole and no new one could be started in its place.
+        """
+        with self._world._lock:
+            if self._over:
+                return
+            self._over = True
+            self._world._let_go(self, self._stack, cut)
+
+
+class World:
+    """What a fault is held in. Nothing is started before it is needed; close() ends everything.
+
+    spec: of the sandbox. app: what its workers and beat load; without it there are none, and faults that need
+    them are refused.
+
+        with World(spec, app) as world:
+            world.start(WORKERS)                   # else the first fault that needs them does
+            healthy = probe(world.environ)         # a child process; or pointed(app, world.url, world.result)
+            with world.hold("broker_hangs_after", replied=5):
+                assert not probe(world.environ)
+
+    `url`, `result` and `environ` stay the same from the first use until close(), also when a world that a
+    fault left broken was replaced; except within `broker_fails_over`, where `url` and `environ` have a list.
+    Not for several threads at once, except Held.end().
+    """
+
+    def __init__(self, spec: SandboxSpec, app: AppSpec | None = None) -> None:
+        self.app = app
+        #: What a reader should know: why a world was replaced.
+        self.notes: list[str] = []
+        #: Entered whenever `url` is another for a while, for who has pointed an app at it.
+        self.follow: Callable[[], AbstractContextManager[object]] = nullcontext
+        self.spec = spec
+        self._lock = threading.RLock()
+        self._password = secrets.token_hex(16)
+        self._sandbox: Sandbox | None = None
+        self._second: World | None = None
+        self._proxies: dict[str, Proxy] = {}
+        self._address = ""
+        self._held: list[Held] = []
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        held = ", ".join(map(str, self._held))
+        return f"<World {self._sandbox or 'not started'}{f': {held}' if held else ''}>"
+
+    # For the code under test.
+
+    @property
+    def url(self) -> str:
+        """Of the broker, through its proxy. Starts the broker."""
+        return self._address or self._through(BROKER, self.sandbox.launch.url)
+
+    @property
+    def result(self) -> str:
+        """Of the result backend, through its proxy, or "rpc://". Starts the broker."""
+        result = self.sandbox.launch.result
+        return self._through(BACKEND, result) if self._has_backend else result
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """Transport options that clients of this broker do better with."""
+        return self.sandbox.launch.options
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        """The whole environment of a child process under test: sealed, and pointed at the proxies."""
+        sandbox = self.sandbox
+        assert sandbox.seal is not None
+        first = self._through(BROKER, sandbox.launch.url)
+        environ = {
+            name: first if value == sandbox.launch.url else value for name, value in sandbox.environ.items()
+        }
+        environ |= dict.fromkeys(_LISTS, self.url)
+        if "CELERY_RESULT_BACKEND" in environ:
+            environ["CELERY_RESULT_BACKEND"] = self.result
+        return self.seal.environ(environ, role="probe")
+
+    @property
+    def seal(self) -> Seal:
+        """What a child process under test may reach: what the sandbox's may, and the proxies."""
+        own = self.sandbox.seal
+        assert own is not None
+        proxies = [*self._proxies.values()]
+        if self._second is not None:
+            proxies += self._second._proxies.values()
+        return replace(own, allow=(*own.allow, *(proxy.endpoint for proxy in proxies)))
+
+    # What it consists of.
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The sandbox, with its broker and the proxies; started if need be. Raises SandboxError."""
+        if self._sandbox is None:
+            app = self.app or AppSpec("", Path.cwd())
+            sandbox = Sandbox(replace(self.spec, workers=0, beat=()), app, password=self._password)
+            sandbox.start(described=False)
+            self._sandbox = sandbox
+            if sandbox.launch.argv:
+                for side in (BROKER, BACKEND) if self._has_backend else (BROKER,):
+                    upstream = _place(sandbox.launch.url)
+                    if side in self._proxies:
+                        self._proxies[side].lead_to(upstream)
+                    else:
+                        self._proxies[side] = Proxy(upstream, name=f"{side} proxy")
+        return self._sandbox
+
+    @property
+    def password(self) -> str:
+        """Of the broker and the result backend; "" if it asks for none."""
+        return urlsplit(self.sandbox.launch.url).password or ""
+
+    @property
+    def _has_backend(self) -> bool:
+        return self._sandbox is not None and self._sandbox.launch.result.startswith("redis")
+
+    def proxy(self, side: str) -> Proxy:
+        """The proxy in front of BROKER or BACKEND."""
+        assert self.sandbox
+        return self._proxies[side]
+
+    def _through(self, side: str, url: str) -> str:
+        return url.replace(_place(url), self._proxies[side].endpoint) if side in self._proxies else url
+
+    def start(self, *needs: str) -> None:
+        """Have what a fault may need, WORKERS or BEAT, running and whole.
+
+        Raises FaultError when that is not possible, SandboxError when it does not start.
+        """
+        with self._lock:
+            self._require("this world", needs)
+
+    def close(self) -> None:
+        """End everything."""
+        with self._lock:
+            for held in reversed(self._held[:]):
+                with suppress(SandboxError):
+                    held.end()
+            second, self._second = self._second, None
+            if second is not None:
+                second.close()
+            proxies, self._proxies = self._proxies, {}
+            for proxy in proxies.values():
+                proxy.close()
+            self._end_sandbox()
+
+    def _end_sandbox(self) -> None:
+        sandbox, self._sandbox = self._sandbox, None
+        if sandbox is not None:
+            sandbox.close()
+
+    # Faults.
+
+    @contextmanager
+    def hold(self, fault: str | Fault, /, *args: Any, **named: Any) -> Iterator[Held]:
+        """Hold a fault; then put everything back, and see that it is.
+
+        Raises FaultError when the fault is not possible: in this world, with these arguments, or beside one
+        that is held; SandboxError when what it needs does not start.
+        """
+        held = self.enter(fault, *args, **named)
+        try:
+            yield held
+        finally:
+            held.end()
+
+    def enter(self, fault: str | Fault, /, *args: Any, **named: Any) -> Held:
+        """`hold`, for who ends it himself."""
+        with self._lock:
+            fault = known(fault)
+            arguments = _bound(fault, args, named)
+            self._require(fault.name, fault.needs)
+            held = Held(self, fault, arguments, self._subjects(fault, arguments))
+            self._refuse_beside(held)
+            try:
+                held._stack.enter_context(fault.act(self, **arguments))
+            except FaultError:
+                raise
+            except (SandboxError, KeeperGoneError, ProxyError, OSError) as error:
+                self._replace(f"{held} did not come about: {error}")
+                raise SandboxError(f"{held} did not come about: {error}") from error
+            held.since = monotonic()
+            self._held.append(held)
+            return held
+
+    def _let_go(self, held: Held, stack: ExitStack, cut: bool) -> None:
+        self._held.remove(held)
+        try:
+            stack.close()
+            if cut:
+                self.cut()
+        except (FaultError, SandboxError, KeeperGoneError, ProxyError, OSError) as error:
+            self._replace(f"after {held}: {error}")
+
+    def cut(self) -> None:
+        """Reset every connection of the code under test to the broker and the result backend."""
+        for proxy in self._proxies.values():
+            proxy.cut()
+
+    def _replace(self, why: str) -> None:
+        """Throw the world away, and start another in its place, behind the same proxies."""
+        self.notes.append(f"the world was replaced: {why}")
+        with suppress(SandboxError, KeeperGoneError, TimeoutError):
+            self._end_sandbox()
+        self._sandbox = None
+        assert self.sandbox
+
+    def _require(self, who: str, needs: Sequence[str]) -> None:
+        if set(needs) <= {HOST}:
+            return
+        if not self.sandbox.launch.argv:
+            raise FaultError(f"{who}: {self.sandbox.broker} is no server, so nothing can be wrong with it")
+        if BACKEND in needs and not self._has_backend:
+            broker = who.replace(BACKEND, BROKER)
+            raise FaultError(f"{who}: results go through the broker here (rpc://), so hold {broker}")
+        if PASSWORD in needs and not self.password:
+            raise FaultError(f"{who}: {self.sandbox.broker} asks for no password")
+
+    def _subjects(self, fault: Fault, arguments: Mapping[str, Any]) -> set[str]:
+        return {f"{HOST} {arguments['host']}" if each == HOST else each for each in fault.takes}
+
+    def _refuse_beside(self, held: Held) -> None:
+        for other in self._held:
+            if other.subjects & held.subjects:
+                raise FaultError(f"{held} cannot be held beside {other}: end that first")
+
+    # What faults do.
+
+    def prove_way(self, side: str) -> None:
+        """Until the broker, or the backend, answers through its proxy. Raises SandboxError."""
+        _, broker = choose(self.spec.broker)
+        url = self.sandbox.launch.url
+        launch = replace(self.sandbox.launch, url=url.replace(_place(url), self.proxy(side).endpoint))
+        self.wait(lambda: broker.answers(launch), f"the {side} does not answer")
+
+    def wait(self, holds: Callable[[], object], what: str, within: float = WHOLE_WITHIN) -> None:
+        """Until something holds. Raises SandboxError, which begins with `what`, when it is late."""
+        over = monotonic() + within
+        while not holds():
+            if monotonic() > over:
+                raise SandboxError(f"{what} within {within:g} s")
+            time.sleep(_TICK)
+
+    def restart_broker(self) -> None:
+        """Have the broker end at once, and come back without what it held."""
+        self.sandbox.stop_broker()
+        self.sandbox.restart_broker()
+
+    def second_broker(self) -> str:
+        """The URL of another broker, which is kept until close()."""
+        if self._second is None:
+            self._second = World(self.spec, self.app)
+        return self._second.url
+
+    @contextmanager
+    def addressed(self, url: str) -> Iterator[None]:
+        """Have the code under test use another URL of the broker."""
+        before, self._address = self._address, url
+        try:
+            with self.follow():
+                yield
+        finally:
+            self._address = before
+
+    def prove(self) -> None:
+        """Until workers and beat are whole. Raises SandboxError."""
+
+
+def _place(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _bound(fault: Fault, args: Sequence[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments by name. Raises FaultError for what the fault does not take."""
+    parameters = [*signature(fault.act).parameters][1:]
+    try:
+        bound = signature(fault.act).bind(None, *args, **named)
+    except TypeError as error:
+        takes = f"it takes {', '.join(parameters)}" if parameters else "it takes no arguments"
+        raise FaultError(f"{fault}: {error}; {takes}") from None
+    return {name: bound.arguments[name] for name in parameters if name in bound.arguments}
