@@ -129,7 +129,7 @@ class _Visit:
     def snapshot(self) -> Snapshot:
         facts = dict(self._facts)
         unseen = dict(self._unseen)
-        late = Unseen(f"{masked_url(self.target.url)} did not answer within {spell(self.deadline.seconds)}")
+        late = Unseen(f"no answer within {spell(self.deadline.seconds)} from {masked_url(self.target.url)}")
         for kind in self._asked_kinds() - {type(fact) for fact in facts.values()}:
             unseen.setdefault(kind, late)
         if Queues in unseen:

@@ -245,7 +245,7 @@ def test_a_vhost_is_another_broker(rabbit_url: str, rabbit_exchange: str, start_
     seen = look(
         Target("t", rabbit_url[:-1] + "nowhere", control_exchange=rabbit_exchange), [AskWorkers()], deadline=5
     ).snapshot.workers
-    assert seen == Unseen("amqp://guest:***@127.0.0.1:5672/nowhere has no vhost 'nowhere'")
+    assert seen == Unseen("no vhost 'nowhere' on amqp://guest:***@127.0.0.1:5672/nowhere")
 
 
 def test_memory_counts_its_workers_in_this_process() -> None:

@@ -88,7 +88,9 @@ def test_the_password_shows_nowhere(
     monkeypatch.setenv("STAGING_BROKER", f"redis://:{SECRET}-wrong@127.0.0.1:{port(staging)}/0")
     result = project.run(TARGET, *args)
     assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR pyproject.toml::billing[[]staging[]] - *rejected the password*"])
+    result.stdout.fnmatch_lines(
+        ["ERROR pyproject.toml::billing[[]staging[]] - cannot tell: password rejected by*"]
+    )
     written = "".join(path.read_text() for path in project.pytester.path.glob("*.xml"))
     assert SECRET not in str(result.stdout) + str(result.stderr) + written
 
@@ -107,7 +109,7 @@ def test_a_broker_that_refuses_is_unknown(
     result.stdout.fnmatch_lines(
         [
             "ERROR pyproject.toml::billing[[]staging[]] - cannot tell: "
-            "*redis://:***@127.0.0.1:1/0 refused the connection*"
+            "connection refused by redis://:***@127.0.0.1:1/0*"
         ]
     )
 
