@@ -277,8 +277,7 @@ class Run:
                     sandbox.start()
                     self.sandbox = sandbox
                     if marker is not None:
-                        # pytest-xdist's controller made the folder, and started this process.
-                        sandbox.share(marker, owner=os.getppid())
+                        sandbox.share(marker)
         return self.sandbox
 
     def take_shared_look(self, share: Path) -> Look | None:

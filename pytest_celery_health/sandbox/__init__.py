@@ -151,16 +151,13 @@ class Sandbox:
         if client is not None:
             client.leave()
 
-    def share(self, path: Path, *, owner: int = 0) -> None:
-        """Write a file by which other processes of this user can `attach`. It goes with the sandbox.
-
-        Its folder goes with it, too, if the process `owner`, which is to remove it, has been killed by then.
-        """
+    def share(self, path: Path) -> None:
+        """Write a file by which other processes of this user can `attach`. It goes with the sandbox."""
         client = self._running()
         part = path.with_name(f"{path.name}.{os.getpid()}")
         brokers.write_private(part, json.dumps({"keeper": client.address}))
         part.rename(path)
-        client.ask("remove", path=str(path.absolute()), holds=client.address, owner=owner)
+        client.ask("remove", path=str(path.absolute()), holds=client.address)
 
     @classmethod
     def attach(cls, path: Path) -> Sandbox:
