@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ from pytest_celery_health.observe.trouble import (
     phrase,
     plain,
     spoke_first,
+    still_at,
     unresolved,
 )
 
@@ -38,7 +40,10 @@ class Link:
         self.deadline = deadline
         self.secrets = secrets_in(target.url, target.options, target.ssl)
         self.name = masked_url(target.url)
-        self._cut = False
+        #: Why nothing was heard, once the connection has been cut.
+        self.late = ""
+        self._thread = threading.get_ident()
+        self._opening = False
         self._alone = True
         self.connection: Connection = self._make()
 
@@ -57,12 +62,14 @@ class Link:
             self._name_host()
             try:
                 # Not connect(): it retries by a rule of its own.
+                self._opening = True
                 self.connection.default_channel  # noqa: B018
             except Exception as trouble:  # noqa: BLE001 - drivers raise what they like
                 troubles.append(self.explain(trouble, opening=True))
-                if self.deadline.passed or self._cut:
+                if self.deadline.passed or self.late:
                     break
             else:
+                self._opening = False
                 return self.connection
         raise UnreachableError("; ".join(troubles))
 
@@ -73,9 +80,8 @@ class Link:
 
     def explain(self, trouble: BaseException, *, opening: bool = False) -> str:
         """What `trouble` means for a reader, evidence first, passwords masked."""
-        if self._cut:
-            # What was raised is only that we shut the socket.
-            return f"no answer within {spell(self.deadline.seconds)} from {self.name}"
+        if self.late:
+            return self.late  # what was raised is only that we shut the socket
         if unresolved(trouble):
             host = mask(str(self.connection.hostname), self.secrets)
             return f"no such host: {host} does not resolve ({self.name})"
@@ -90,7 +96,9 @@ class Link:
 
     def cut(self) -> None:
         """Shuts the sockets, so that whoever waits on them in another thread stops waiting."""
-        self._cut = True
+        waited = spell(self.deadline.seconds)
+        doing = still_at(self._thread, waited) if self._opening else ""
+        self.late = f"{doing or f'no answer within {waited} from'} {self.name}"
         with suppress(Exception):
             channel: Any = self.connection._default_channel  # the public name would connect
             for pool in (channel.pool, channel.client.connection_pool):

@@ -129,7 +129,10 @@ class _Visit:
     def snapshot(self) -> Snapshot:
         facts = dict(self._facts)
         unseen = dict(self._unseen)
-        late = Unseen(f"no answer within {spell(self.deadline.seconds)} from {masked_url(self.target.url)}")
+        cut = "" if self._link is None else self._link.late
+        late = Unseen(
+            cut or f"no answer within {spell(self.deadline.seconds)} from {masked_url(self.target.url)}"
+        )
         for kind in self._asked_kinds() - {type(fact) for fact in facts.values()}:
             unseen.setdefault(kind, late)
         if Queues in unseen:

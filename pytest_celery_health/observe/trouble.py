@@ -6,6 +6,7 @@ import errno
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,6 +24,16 @@ def phrase(trouble: BaseException, waited: str, *, opening: bool) -> str:
         if said:
             return said
     return ""
+
+
+def still_at(thread: int, waited: str) -> str:
+    """What that thread waits for in `Link.open` at this moment, in words that go on with a URL."""
+    at = sys._current_frames().get(thread)
+    functions: set[str] = set()
+    while at is not None and at.f_code.co_name != "open":
+        functions.add(at.f_code.co_name)
+        at = at.f_back
+    return _waiting(functions, waited)
 
 
 def chain(trouble: BaseException | None) -> Iterator[BaseException]:
@@ -162,17 +173,20 @@ def _master(text: str) -> str:
 def _timeout(trouble: BaseException, waited: str, *, opening: bool) -> str:
     if not opening:
         return f"no more answers ({waited}) from"
-    frames = set()
+    functions = set()
     for each in chain(trouble):
         at = each.__traceback__
         while at is not None:
-            frames.add(at.tb_frame.f_code.co_name)
+            functions.add(at.tb_frame.f_code.co_name)
             at = at.tb_next
-    if "do_handshake" in frames:
+    return _waiting(functions, waited) or f"no answer ({waited}), though the connection was accepted, from"
+
+
+def _waiting(functions: set[str], waited: str) -> str:
+    """What was waited for in these functions of a driver, while it connected."""
+    if "do_handshake" in functions:
         return f"no TLS handshake ({waited}; is it a plain port?) from"
-    if "_connect" in frames:
-        return f"no connection ({waited}) to"
-    return f"no answer ({waited}), though the connection was accepted, from"
+    return f"no connection ({waited}) to" if "_connect" in functions else ""
 
 
 def _hung_up(trouble: BaseException) -> bool:
