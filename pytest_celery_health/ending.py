@@ -120,9 +120,13 @@ class Ending:
         if self.run.sandbox is not None:
             self.tally.broker = self.run.sandbox.broker
             self.tally.notes += self.run.sandbox.notes
+        if self.run.mistake is not None:
+            self.tally.mistakes.append(str(self.run.mistake))
         self.tally.refused += refused(self.run.refusals())
 
     def _exit_code(self, session: pytest.Session) -> int:
+        if self.tally.mistakes:
+            return pytest.ExitCode.USAGE_ERROR
         if self.tally.failed or session.testsfailed > self.tally.blind:
             return pytest.ExitCode.TESTS_FAILED
         if self.tally.blind:

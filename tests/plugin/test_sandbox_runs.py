@@ -338,3 +338,28 @@ def test_workers_that_cannot_answer_are_unknown(tiny: Path, health: Health, conf
     contract = tiny / "pyproject.toml"
     contract.write_text(contract.read_text().replace('use = "workers"', 'use = "workers"\noptional = true'))
     assert "1 skipped" in health(tiny).stdout
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "xdist"],
+)
+def test_a_beat_entry_that_the_schedule_lacks_is_a_mistake_of_the_contract(
+    tiny: Path, health: Health, processes: tuple[str, ...]
+) -> None:
+    """Only the app can show it, as soon as it is loaded; nothing is judged then."""
+    with (tiny / "tiny.py").open("a") as app:
+        app.write('app.conf.beat_schedule = {"heartbeat": {"task": "tiny.touch", "schedule": 60.0}}\n')
+    with (tiny / "pyproject.toml").open("a") as contract:
+        contract.write('[tool.celery-health.sandbox]\nworkers = 1\nbeat = [\n    "heartbeet",\n    "x",\n]\n')
+    result = health(tiny, *processes)
+    assert result.returncode == 4
+    said = (
+        "pyproject.toml:11: [tool.celery-health.sandbox] beat: the app's schedule has no entry 'heartbeet';"
+        " did you mean 'heartbeat'?"
+    )
+    assert said in (result.stdout if processes else result.stderr)
+    assert " passed" not in result.stdout
+    if not processes:
+        assert "has no entry 'x'; it has heartbeat" in result.stderr
