@@ -42,8 +42,9 @@ class Link:
         self.name = masked_url(target.url)
         #: Why nothing was heard, once the connection has been cut.
         self.late = ""
+        #: Whether a broker is being connected to: nothing has been asked of it, and nothing is to be tidied.
+        self.opening = False
         self._thread = threading.get_ident()
-        self._opening = False
         self._alone = True
         self.connection: Connection = self._make()
 
@@ -62,14 +63,14 @@ class Link:
             self._name_host()
             try:
                 # Not connect(): it retries by a rule of its own.
-                self._opening = True
+                self.opening = True
                 self.connection.default_channel  # noqa: B018
             except Exception as trouble:  # noqa: BLE001 - drivers raise what they like
                 troubles.append(self.explain(trouble, opening=True))
                 if self.deadline.passed or self.late:
                     break
             else:
-                self._opening = False
+                self.opening = False
                 return self.connection
         raise UnreachableError("; ".join(troubles))
 
@@ -97,7 +98,7 @@ class Link:
     def cut(self) -> None:
         """Shuts the sockets, so that whoever waits on them in another thread stops waiting."""
         waited = spell(self.deadline.seconds)
-        doing = still_at(self._thread, waited) if self._opening else ""
+        doing = still_at(self._thread, waited) if self.opening else ""
         self.late = f"{doing or f'no answer within {waited} from'} {self.name}"
         with suppress(Exception):
             channel: Any = self.connection._default_channel  # the public name would connect

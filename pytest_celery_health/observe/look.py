@@ -121,7 +121,7 @@ class _Visit:
         """Called from the thread that waits: lets the visit tidy up, then shuts its sockets."""
         if not self.over.is_set():
             self.cancelled.set()
-            self.over.wait(grace)
+            self.over.wait(0 if self._link is not None and self._link.opening else grace)
         if not self.over.is_set() and self._link is not None:
             self._link.cut()
             self.over.wait(_AFTER_CUT)

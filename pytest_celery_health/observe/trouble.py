@@ -186,7 +186,9 @@ def _waiting(functions: set[str], waited: str) -> str:
     """What was waited for in these functions of a driver, while it connected."""
     if "do_handshake" in functions:
         return f"no TLS handshake ({waited}; is it a plain port?) from"
-    return f"no connection ({waited}) to" if "_connect" in functions else ""
+    # redis-py reads certificates between the two.
+    connecting = "_connect" in functions and "_wrap_socket_with_ssl" not in functions
+    return f"no connection ({waited}) to" if connecting else ""
 
 
 def _hung_up(trouble: BaseException) -> bool:
