@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from pytest_celery_health.sandbox.client import Client, KeeperGoneError
 from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
-__all__ = ["Sandbox", "SandboxError", "SandboxSpec"]
+__all__ = ["Sandbox", "SandboxError", "SandboxSpec", "SpecError"]
 
 #: Seconds that a named entry of the schedule gets for its first run before start() goes on without it.
 FIRST_RUN = 5.0
@@ -49,6 +49,15 @@ class SandboxError(Exception):
 
     The message starts with the evidence, ends with the last lines of the child's log, and holds no password.
     """
+
+
+class SpecError(SandboxError):
+    """What the sandbox is to hold is not there: `mistakes` says of the spec's `key` what is wrong."""
+
+    def __init__(self, message: str, key: str, mistakes: Iterable[str]) -> None:
+        super().__init__(message)
+        self.key = key
+        self.mistakes = tuple(mistakes)
 
 
 class Sandbox:
@@ -160,16 +169,13 @@ class Sandbox:
         if client is not None:
             client.leave()
 
-    def share(self, path: Path, *, owner: int = 0) -> None:
-        """Write a file by which other processes of this user can `attach`. It goes with the sandbox.
-
-        Its folder goes with it, too, if the process `owner`, which is to remove it, has been killed by then.
-        """
+    def share(self, path: Path) -> None:
+        """Write a file by which other processes of this user can `attach`. It goes with the sandbox."""
         client = self._running()
         part = path.with_name(f"{path.name}.{os.getpid()}")
         brokers.write_private(part, json.dumps({"keeper": client.address}))
         part.rename(path)
-        client.ask("remove", path=str(path.absolute()), holds=client.address, owner=owner)
+        client.ask("remove", path=str(path.absolute()), holds=client.address)
 
     @classmethod
     def attach(cls, path: Path) -> Sandbox:
@@ -464,7 +470,10 @@ class Sandbox:
         """Raise for a child that cannot go on: none of them ends by itself."""
         name = event["name"]
         if event["what"] == "wrong":
-            raise SandboxError(f"{self._title(name)}: {event['why']}" + self._because(name))
+            message = f"{self._title(name)}: {event['why']}" + self._because(name)
+            if "mistakes" in event:
+                raise SpecError(message, event["key"], event["mistakes"])
+            raise SandboxError(message)
         if event["what"] == "exit":
             # What it told before it ended may stand behind its end: two channels.
             for told in [*self._told, *self._news()]:
