@@ -54,7 +54,8 @@ class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
     Use it as a context manager, or call start() and close(). Not for several threads at once. With `rigged`,
-    its workers record what handlers do, and can be drilled.
+    its workers record what handlers do, and can be drilled. Where `app` names none, and there is neither
+    worker nor beat, it is a broker alone.
     """
 
     def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: bool = False) -> None:
@@ -94,6 +95,13 @@ class Sandbox:
         if self._target is None:
             raise SandboxError("the sandbox is not running")
         return self._target
+
+    @property
+    def result_url(self) -> str:
+        """A result backend that goes with the broker. Raises SandboxError unless it runs."""
+        if self._launch is None:
+            raise SandboxError("the sandbox is not running")
+        return self._launch.result
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -453,6 +461,8 @@ class Sandbox:
     def _describe(self, launch: Launch, over: float) -> Target:
         if self._children():
             info = _app_info((self._running().folder / INFO).read_text(encoding="utf-8"))
+        elif not self.app.app and not self.app.hook:
+            return Target("sandbox", launch.url, launch.options, env=self.environ, sealed=True)
         else:
             try:
                 left = max(over - time.monotonic(), 0.1)
