@@ -24,6 +24,7 @@ from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SpecError
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
@@ -65,6 +66,7 @@ class Run:
     _experiments: Experiments | None = None
     _trouble: Unseen | None = None
     _drills: Drills | None = None
+    _brokers: EmbeddedBrokers | None = None
 
     @property
     def live(self) -> bool:
@@ -170,6 +172,17 @@ class Run:
             self._drills = Drills(self.contract.sandbox, self._spec())
         return self._drills
 
+    @property
+    def brokers(self) -> EmbeddedBrokers:
+        """Brokers for tests of this process. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"it needs a broker of its own to send to; the target {self.target_name} is only looked at"
+            )
+        if self._brokers is None:
+            self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
+        return self._brokers
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._experiments)
@@ -177,18 +190,11 @@ class Run:
 
     def close(self) -> None:
         """End the sandbox, and whatever else is running."""
-        if self._drills is not None:
-            drills, self._drills = self._drills, None
-            drills.close()
-        if self._describing is not None:
-            self._describing.close()
-            self._describing = None
-        if self._experiments is not None:
-            self._experiments.close()
-            self._experiments = None
-        if self.sandbox is not None:
-            sandbox, self.sandbox = self.sandbox, None
-            sandbox.close()
+        for name in ("_drills", "_brokers", "_describing", "_experiments", "sandbox"):
+            running = getattr(self, name)
+            setattr(self, name, None)
+            if running is not None:
+                running.close()
 
     def _spec(self) -> AppSpec:
         return AppSpec(

@@ -63,7 +63,8 @@ class SpecError(SandboxError):
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
-    Use it as a context manager, or call start() and close(). Not for several threads at once.
+    Use it as a context manager, or call start() and close(). Not for several threads at once. Where `app`
+    names none, and there is neither worker nor beat, it is a broker alone.
 
     rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
     password: of the broker; a random one of 32 characters where none is given.
@@ -147,7 +148,7 @@ class Sandbox:
             self._client = Client.start()
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            if described or self._children():
+            if self._children() or (described and (self.app.app or self.app.hook)):
                 self._target = self._describe(launch, over)
             else:
                 self._target = self._make_target(None, launch.url, launch.options)
