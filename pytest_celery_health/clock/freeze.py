@@ -22,6 +22,10 @@ from pytest_celery_health.record.tap import Tap
 from pytest_celery_health.record.threads import family
 
 
+class _Factory(api.FrozenDateTimeFactory):
+    """Ours among those of freezegun."""
+
+
 class Freeze:
     """A moment that does not pass, from `begin` to `end`. Moments are naive, in UTC.
 
@@ -30,7 +34,7 @@ class Freeze:
 
     def __init__(self, moment: api.real_datetime, also: tuple[str, ...] = ()) -> None:
         self.also = also
-        self._factory = api.FrozenDateTimeFactory(moment)
+        self._factory = _Factory(moment)
         self._stack = ExitStack()
 
     def begin(self) -> None:
@@ -56,11 +60,11 @@ class Freeze:
     def _shown(self) -> Iterator[None]:
         # On freezegun's own stack a freeze_time around or inside this one knows of it, and leaves what is
         # changed here as it is.
-        _freezes.append(self)
-        api.freeze_factories.append(self._factory)
         api.tz_offsets.append(timedelta(0))
         api.ignore_lists.append(())
         api.tick_flags.append(False)
+        api.freeze_factories.append(self._factory)
+        _freezes.append(self)
         try:
             yield
         finally:
@@ -84,7 +88,7 @@ class Freeze:
 
     @property
     def is_innermost(self) -> bool:
-        return api.freeze_factories[-1] is self._factory
+        return api.freeze_factories[-1:] == [self._factory]
 
 
 _lock = threading.RLock()
@@ -112,15 +116,14 @@ def _found() -> Callable[[], None]:
 
 
 def _ask(frame: FrameType) -> tuple[api.real_datetime, bool] | None:
-    if not _freezes:
+    # Any thread may ask, while another freezes or unfreezes.
+    freeze, top = next(iter(_freezes[-1:]), None), next(iter(api.freeze_factories[-1:]), None)
+    if freeze is None:
         # Somebody kept one of our fakes beyond the end.
-        return (api.freeze_factories[-1](), True) if api.freeze_factories else None
-    freeze = _freezes[-1]
-    if not sees_frozen_time(frame, freeze.also) or not _is_member():
+        return None if top is None or isinstance(top, _Factory) else (top(), True)
+    if top is None or not sees_frozen_time(frame, freeze.also) or not _is_member():
         return None
-    if freeze.is_innermost:
-        return freeze.moment, False
-    return api.freeze_factories[-1](), True
+    return top(), not isinstance(top, _Factory)
 
 
 fakes.answer_with(_ask)

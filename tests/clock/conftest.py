@@ -7,23 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.observe.fleet import Server, start_redis_server
+from tests.observe.conftest import redis_server, redis_url  # noqa: F401
 from tests.record.conftest import app, celery_signals, project, root_logger  # noqa: F401
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start_redis_server(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def redis_url(redis_server: Server) -> str:
-    """A database of the test's own."""
-    return redis_server.fresh()
 
 
 @pytest.fixture

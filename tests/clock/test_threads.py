@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import pytest
 
@@ -104,3 +105,25 @@ def test_a_thread_cannot_freeze_what_another_has_frozen(celery_clock: CeleryCloc
         in_thread(lambda: other.freeze("2030-01-01"))
         assert tell() == 1893456000.0
     assert tell() == EPOCH
+
+
+def test_a_thread_that_asks_all_the_time_never_sees_another(celery_clock: CeleryClock) -> None:
+    """While freezes begin and end, and after: neither the moment nor an error."""
+    seen: set[int] = set()
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            seen.update((int(tell()), int(datetime.now().timestamp())))
+
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(ask)
+        try:
+            for _ in range(20):
+                with celery_clock.freeze(NOON), celery_clock.freeze("2030-01-01"):
+                    pass
+        finally:
+            stop.set()
+        asking.result(20)
+    assert seen
+    assert all(abs(each - epoch()) < 120 for each in seen)

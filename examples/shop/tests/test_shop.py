@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import fakeredis
 import pytest
 from shop import health, signals, tasks
 
@@ -37,6 +38,17 @@ def test_stale_beat_is_unhealthy():
 )
 def test_heartbeat(heartbeat, healthy):
     assert health.judge_heartbeat(heartbeat, NOON)["healthy"] is healthy
+
+
+@pytest.mark.parametrize(
+    ("age", "healthy"), [("119s", True), ("121s", False), ("1d", False), ("1d 10s", False), ("-1s", True)]
+)
+def test_heartbeat_grows_old(celery_clock, celery_signals, monkeypatch, age, healthy):
+    monkeypatch.setattr(health.redis, "Redis", fakeredis.FakeRedis)
+    celery_clock.freeze(NOON)
+    celery_signals.run(tasks.heartbeat.s())
+    celery_clock.shift(age)
+    assert health.check_beat_health()["healthy"] is healthy
 
 
 @pytest.fixture
