@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import fakeredis
 import pytest
 from shop import health, signals, tasks
 
@@ -77,6 +78,17 @@ def test_stale_heartbeat_in_redis_is_unhealthy(celery_fleet):
     assert not health.check_beat_health()["healthy"]
     celery_fleet.heartbeat(health.HEARTBEAT_KEY, ago=60)
     assert health.check_beat_health()["healthy"]
+
+
+@pytest.mark.parametrize(
+    ("age", "healthy"), [("119s", True), ("121s", False), ("1d", False), ("1d 10s", False), ("-1s", True)]
+)
+def test_heartbeat_grows_old(celery_clock, celery_signals, monkeypatch, age, healthy):
+    monkeypatch.setattr(health.redis, "Redis", fakeredis.FakeRedis)
+    celery_clock.freeze(NOON)
+    celery_signals.run(tasks.heartbeat.s())
+    celery_clock.shift(age)
+    assert health.check_beat_health()["healthy"] is healthy
 
 
 @pytest.fixture
