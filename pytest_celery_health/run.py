@@ -43,6 +43,7 @@ from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.verdict import Verdict, judge
 
@@ -92,6 +93,7 @@ class Run:
     _brokerless: Brokerless | None = None
     _trouble: Unseen | None = None
     _drills: Drills | None = None
+    _brokers: EmbeddedBrokers | None = None
 
     @property
     def live(self) -> bool:
@@ -183,6 +185,17 @@ class Run:
             self._drills = Drills(self.contract.sandbox, self._spec())
         return self._drills
 
+    @property
+    def brokers(self) -> EmbeddedBrokers:
+        """Brokers for tests of this process. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"it needs a broker of its own to send to; the target {self.target_name} is only looked at"
+            )
+        if self._brokers is None:
+            self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
+        return self._brokers
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._brokerless)
@@ -193,6 +206,9 @@ class Run:
         if self._drills is not None:
             drills, self._drills = self._drills, None
             drills.close()
+        if self._brokers is not None:
+            embedded, self._brokers = self._brokers, None
+            embedded.close()
         for asked in (self._describing, self._listing, *self._trying.values()):
             if asked is not None:
                 asked.close()
