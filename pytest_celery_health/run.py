@@ -45,6 +45,7 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
+from pytest_celery_health.sandbox.world import World
 from pytest_celery_health.verdict import Verdict, judge
 
 T = TypeVar("T")
@@ -94,6 +95,7 @@ class Run:
     _trouble: Unseen | None = None
     _drills: Drills | None = None
     _brokers: EmbeddedBrokers | None = None
+    _world: World | None = None
 
     @property
     def live(self) -> bool:
@@ -196,6 +198,17 @@ class Run:
             self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
         return self._brokers
 
+    @property
+    def world(self) -> World:
+        """A sandbox of this process in which faults are held. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"a fault breaks what it is held in; the target {self.target_name} is only looked at"
+            )
+        if self._world is None:
+            self._world = World(self.contract.sandbox, self._spec() if self.has_app else None)
+        return self._world
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._brokerless)
@@ -206,6 +219,9 @@ class Run:
         if self._drills is not None:
             drills, self._drills = self._drills, None
             drills.close()
+        if self._world is not None:
+            world, self._world = self._world, None
+            world.close()
         if self._brokers is not None:
             embedded, self._brokers = self._brokers, None
             embedded.close()
