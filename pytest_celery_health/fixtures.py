@@ -23,6 +23,7 @@ from pytest_celery_health.verdict import judge
 if TYPE_CHECKING:
     from celery import Celery
 
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
     from pytest_celery_health.sandbox.fleet import CeleryFleet
 
 
@@ -95,6 +96,24 @@ def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
         )
         yield stack.enter_context(fleet)
         request.node.add_report_section("teardown", "celery_fleet", fleet.told())
+
+
+def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+
+    run = run_of(request.config)
+    try:
+        if "celery_fleet" in request.fixturenames:
+            raise TargetError("celery_fleet points the app at another broker; a test can have one of the two")
+        world = run.world
+        app = own_app(request.config, run)
+        seen = len(world.notes)
+        with CeleryFaults(world, app, run.contract.sandbox.redirect_env) as faults:
+            yield faults
+            if world.notes[seen:]:
+                request.node.add_report_section("teardown", "celery_faults", "\n".join(world.notes[seen:]))
+    except (TargetError, SandboxError) as error:
+        pytest.fail(f"celery_faults: {error}", pytrace=False)
 
 
 def own_app(config: pytest.Config, run: Run) -> Celery:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_celery_health.fixtures import CeleryHealth
     from pytest_celery_health.record.in_process import CelerySignals
     from pytest_celery_health.sandbox.drills.crew import Drills
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
     from pytest_celery_health.sandbox.fleet import CeleryFleet
 
 MARKER = "celery_health"
@@ -143,3 +144,14 @@ def celery_clock() -> Iterator[CeleryClock]:
         pytest.fail(str(error), pytrace=False)
     with CeleryClock() as clock:
         yield clock
+
+
+@pytest.fixture
+def celery_faults(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
+    """Holds faults of broker, result backend, HTTP hosts, workers and beat: `celery_faults.broker_hangs()`.
+
+    The app points at a broker of the test's own, through a proxy that breaks on demand.
+    """
+    from pytest_celery_health.fixtures import celery_faults_for
+
+    yield from celery_faults_for(request)

@@ -26,6 +26,7 @@ from pytest_celery_health.sandbox import Sandbox, SandboxError, SpecError
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
+from pytest_celery_health.sandbox.world import World
 from pytest_celery_health.verdict import Verdict, judge
 
 _SHARED_LOOK = "look.pickle"
@@ -67,6 +68,7 @@ class Run:
     _trouble: Unseen | None = None
     _drills: Drills | None = None
     _brokers: EmbeddedBrokers | None = None
+    _world: World | None = None
 
     @property
     def live(self) -> bool:
@@ -183,6 +185,17 @@ class Run:
             self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
         return self._brokers
 
+    @property
+    def world(self) -> World:
+        """A sandbox of this process in which faults are held. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"a fault breaks what it is held in; the target {self.target_name} is only looked at"
+            )
+        if self._world is None:
+            self._world = World(self.contract.sandbox, self._spec() if self.has_app else None)
+        return self._world
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._experiments)
@@ -190,7 +203,7 @@ class Run:
 
     def close(self) -> None:
         """End the sandbox, and whatever else is running."""
-        for name in ("_drills", "_brokers", "_describing", "_experiments", "sandbox"):
+        for name in ("_drills", "_world", "_brokers", "_describing", "_experiments", "sandbox"):
             running = getattr(self, name)
             setattr(self, name, None)
             if running is not None:
