@@ -54,13 +54,22 @@ class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
     Use it as a context manager, or call start() and close(). Not for several threads at once. With `rigged`,
-    its workers record what handlers do, and can be drilled.
+    its workers record what handlers do, and can be drilled; their servers then listen on other `ports` than
+    they think.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: bool = False) -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        app: AppSpec,
+        *,
+        rigged: bool = False,
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
         self.spec = spec
         self.app = app
         self.rigged = rigged
+        self.ports = dict(ports or {})
         #: Name and version of the broker: "valkey 9.1.2".
         self.broker = ""
         #: The whole environment of children that shall see the same world, sealed.
@@ -270,6 +279,7 @@ class Sandbox:
                 backend_url=launch.result,
                 redirect_env=self.spec.redirect_env,
                 own=self.app.env,
+                private=client.folder,
             )
             self.seal = self._make_seal(launch)
             self.environ = self.seal.environ(environ, role="call")
@@ -350,7 +360,7 @@ class Sandbox:
             "target": self.app.target,
             "options": dict(launch.options),
             "start_within": self.spec.start_within,
-            "drill": {"conf": conf or {}, "allow": self.spec.allow} if self.rigged else None,
+            "drill": self._drill(conf or {}) if self.rigged else None,
             **asked,
         }
         file = client.folder / f"{name}.json"
@@ -358,6 +368,9 @@ class Sandbox:
         argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
         env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
         client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
+
+    def _drill(self, conf: Mapping[str, Any]) -> dict[str, Any]:
+        return {"conf": conf, "allow": self.spec.allow, "ports": list(self.ports.items())}
 
     def _await_all(self, over: float) -> None:
         wanted = {(name, "ready") for name in self._worker_names()}

@@ -15,6 +15,7 @@ import celery
 from celery import signals
 
 from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+from pytest_celery_health.sandbox.drills.ports import listen_elsewhere
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -31,6 +32,8 @@ def main(path: str) -> None:
     if asked["pool"]:
         options += ["-P", asked["pool"]]
         celery.maybe_patch_concurrency(["celery", *options])
+    if asked["drill"]:
+        listen_elsewhere(dict(asked["drill"]["ports"]))
     app = task.load("worker", *options)
     own = _connect(app, task)
     if asked["drill"]:
