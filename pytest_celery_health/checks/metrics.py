@@ -148,7 +148,10 @@ class MetricsScraped(Check):
                 when, wanted = {
                     FILLED: (plural(messages, "message"), str(messages)),
                     DRAINED: ("drained", "0"),
-                    BROKER_GONE: ("broker gone", "no number"),
+                    BROKER_GONE: (
+                        "broker gone",
+                        f"no number{f', or {self.freshness}' if self.freshness else ''}",
+                    ),
                 }[gauged.step]
                 yield self._name(queue), when, listed(gauged.set_in or ("-",)), values, wanted
 

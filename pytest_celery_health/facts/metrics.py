@@ -89,7 +89,7 @@ class Gauged:
     def values(self, label: str, queue: str) -> list[float]:
         """What is shown of `queue`: nothing, one value, or those of several processes."""
         shown = [each.value for each in self.shown if not label or each.labels.get(label) == queue]
-        return list(dict.fromkeys(shown))
+        return sorted(dict.fromkeys(shown), reverse=True)
 
     def wrong(self, label: str, queue: str) -> list[float]:
         """Those of them that it should not show."""

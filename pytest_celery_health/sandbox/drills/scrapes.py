@@ -69,7 +69,7 @@ def _served(host: str, port: int, path: str, within: float, place: str) -> tuple
         connection.request("GET", path, headers={"Accept": "text/plain;version=0.0.4"})
         response = connection.getresponse()
         body = b""
-        while part := response.read(65536):
+        while part := response.read1(65536):  # read() would wait for more
             body += part
             if time.monotonic() > over or len(body) > _MOST:
                 raise ScrapeError(f"{place} did not come to an end within {within:.0f} s")
