@@ -82,9 +82,9 @@ class AlertsReach(Check):
                     f'must_reach has no end for "{output}"; write ["raises", "worker_lost"], say'
                 )
             for end in ends:
-                _refuse_unknown("must_reach", end)
+                refuse_unknown_end("must_reach", end)
         for end in self.ends:
-            _refuse_unknown("ends", end)
+            refuse_unknown_end("ends", end)
         if self.pool not in ("", *POOLS):
             raise ValueError(f'pool is "{self.pool}"; drills know {", ".join(POOLS)}')
 
@@ -149,8 +149,8 @@ class AlertsReach(Check):
         return [ending for ending in drilled.seen if ending.end in wanted]
 
 
-def _refuse_unknown(field: str, end: str) -> None:
-    known = [*DEATHS, *OTHERS]
+def refuse_unknown_end(field: str, end: str, known: Sequence[str] = (*DEATHS, *OTHERS)) -> None:
+    """Raise ValueError for an end that is neither `known` nor somebody's own, "package.module:END"."""
     if end in known or all(end.partition(":")):
         return
     near = get_close_matches(end, known, n=1)

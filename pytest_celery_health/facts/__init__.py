@@ -12,6 +12,7 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskMetrics,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -20,6 +21,7 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.metrics import Count, Counted, Gauged, Sample, Scraped, ScrapePlan
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -44,16 +46,20 @@ __all__ = [
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskMetrics",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
     "AskWorkers",
     "Beat",
     "Call",
+    "Count",
+    "Counted",
     "Drilled",
     "Ending",
     "Entry",
     "Fact",
+    "Gauged",
     "Handler",
     "Handlers",
     "Leak",
@@ -62,7 +68,10 @@ __all__ = [
     "Queue",
     "Queues",
     "RunningTask",
+    "Sample",
     "Schedule",
+    "ScrapePlan",
+    "Scraped",
     "Snapshot",
     "Trial",
     "Trials",

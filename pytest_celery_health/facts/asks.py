@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
 
@@ -151,3 +152,13 @@ class AskDrills(Ask):
         if not isinstance(other, AskDrills) or (self.task, self.pool) != (other.task, other.pool):
             return None
         return AskDrills(tuple(dict.fromkeys(self.ends + other.ends)), self.task, self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class AskMetrics(Ask):
+    """What a scrape shows of the app's metrics, set in a real worker."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Scraped,)
+    tried: ClassVar[bool] = True
+
+    plan: ScrapePlan

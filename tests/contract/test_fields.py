@@ -28,19 +28,25 @@ WORDS = {
     "naive_is": ["UTC"],
     "tasks": ["all"],
     "pool": ["prefork", "threads"],
+    "scrape": ["worker", "http://localhost:9808/metrics", "call:shop.web:metrics", "push:gateway:9091"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
 }
 LISTS = {
     "allow": [["shop.signals:alert"]],
     "ends": [["raises"], []],
+    "priorities": [[0], [0, 3, 6, 9]],
     "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
 TABLES = {
+    "counts": [{"tasks_failed_total": ["raises", "worker_lost"], "tasks_total": ["success"]}],
     "must_reach": [{"hooks.slack.com": ["raises", "worker_lost"], "log:shop": ["expired"]}],
 }
 #: What a row cannot do without, by check.
-NEEDED = {"alerts": {"must_reach": {"log": ["raises"]}}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "alerts": {"must_reach": {"log": ["raises"]}},
+    "metrics": {"scrape": "worker", "gauge": "celery_queue_length"},
+}
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 
 
@@ -103,7 +109,8 @@ def frozen(value: Any) -> Any:
     ],
 )
 def test_no_other_field_takes_a_table(contract: From, use: str, name: str) -> None:
-    needed = "".join(f", {key} = {toml(one)}" for key, one in NEEDED.get(use, {}).items())
+    others = {key: one for key, one in NEEDED.get(use, {}).items() if key != name}
+    needed = "".join(f", {key} = {toml(one)}" for key, one in others.items())
     with pytest.raises(ContractError) as caught:
         contract(
             f'[tool.celery-health]\napp = "s"\ncheck.r = {{ use = "{use}", {name} = {{ x = 1 }}{needed} }}'

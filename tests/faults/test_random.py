@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
+from tests.conftest import IMPOSSIBLE
 
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec, brokers
 from pytest_celery_health.sandbox.faults import FAULTS, FaultError
 from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
 from pytest_celery_health.sandbox.world import World
-from tests.conftest import IMPOSSIBLE
 from tests.faults.witness import direct, keys, wait_until
 from tests.sandbox.remains import Remains
 

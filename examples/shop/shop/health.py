@@ -130,5 +130,12 @@ def _look_at(connection, name):
 def update_queue_metrics():
     if QUEUE_LENGTH is None:
         return
-    for name, seen in inspect_queues().items():
+    try:
+        queues = inspect_queues()
+    except Exception:
+        # The last numbers would go on looking fresh.
+        for name in QUEUES:
+            QUEUE_LENGTH.labels(queue=name).set(math.nan)
+        raise
+    for name, seen in queues.items():
         QUEUE_LENGTH.labels(queue=name).set(seen.get("length", math.nan))

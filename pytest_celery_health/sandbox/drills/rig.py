@@ -63,7 +63,7 @@ def _scripted(task: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         if said is None:
             return original(*args, **kwargs)
         module, _, name = said["body"].partition(":")
-        return getattr(importlib.import_module(module), name)(Call(task, said, args, kwargs))
+        return getattr(importlib.import_module(module), name)(Call(task, said, args, kwargs, original))
 
     return run
 
@@ -109,6 +109,11 @@ def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
         before = {name: getattr(task, name) for name in ask["options"]}
         loop.calls(functools.partial(_set, task, ask["options"], loop))
         return before
+    if ask["do"] in _REQUESTS:
+        try:
+            return _REQUESTS[ask["do"]](ask)
+        except Exception as error:  # noqa: BLE001 - it may be the user's code
+            return {"error": f"{type(error).__name__}: {error}"}
     idle = loop.turns()
     while True:
         try:
@@ -119,6 +124,26 @@ def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
             }
         except RuntimeError:  # it changed while it was listed
             continue
+
+
+def _scrape(_: dict[str, Any]) -> dict[str, Any]:
+    from prometheus_client import REGISTRY, generate_latest
+
+    return {"text": generate_latest(REGISTRY).decode()}
+
+
+def _declare(ask: dict[str, Any]) -> dict[str, Any]:
+    with current_app.connection_for_write() as connection:
+        for name in ask["queues"]:
+            current_app.amqp.queues[name](connection.default_channel).declare()
+    return {}
+
+
+_REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "scrape": _scrape,
+    "declare": _declare,
+    "environ": lambda ask: {"value": os.environ.get(ask["name"])},
+}
 
 
 def _set(task: Any, options: dict[str, Any], loop: Loop) -> None:
