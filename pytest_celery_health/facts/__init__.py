@@ -12,6 +12,7 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskLogs,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -20,6 +21,7 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.logs import Delivery, LogHandler, LogLine, Logs
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -44,12 +46,14 @@ __all__ = [
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskLogs",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
     "AskWorkers",
     "Beat",
     "Call",
+    "Delivery",
     "Drilled",
     "Ending",
     "Entry",
@@ -57,6 +61,9 @@ __all__ = [
     "Handler",
     "Handlers",
     "Leak",
+    "LogHandler",
+    "LogLine",
+    "Logs",
     "Output",
     "Progress",
     "Queue",

@@ -10,11 +10,14 @@ from typing import TypeAlias, TypeVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.logs import Logs
 from pytest_celery_health.facts.system import App, Beat, Queue, Queues, Schedule, Unacked, Workers
 from pytest_celery_health.facts.unseen import Unseen
 
 T = TypeVar("T")
-Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled
+Fact: TypeAlias = (
+    Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled | Logs
+)
 
 #: Told to checks whose fact nobody put into the snapshot.
 _NOT_LOOKED_AT = "it was not looked at"
@@ -81,6 +84,13 @@ class Snapshot:
             if isinstance(fact, Drilled) and (fact.task, fact.pool) == (task, pool):
                 return fact
         return self.unseen.get(Drilled, Unseen(_NOT_LOOKED_AT))
+
+    def logs(self, pool: str = "") -> Logs | Unseen:
+        """What became of log records in `pool`."""
+        for fact in self.facts:
+            if isinstance(fact, Logs) and fact.pool == pool:
+                return fact
+        return self.unseen.get(Logs, Unseen(_NOT_LOOKED_AT))
 
     @property
     def unacked(self) -> Unacked | Unseen:

@@ -19,7 +19,8 @@ from celery.signals import worker_ready
 from celery.worker import state
 from kombu import Exchange, Queue
 
-from pytest_celery_health.record import answers, signals
+from pytest_celery_health.record import answers, log_tries, logs, signals
+from pytest_celery_health.record.log_setup import Loaded
 from pytest_celery_health.record.recorder import JsonLines, Recorder
 from pytest_celery_health.record.recording import Entry, HandlerCall, SignalCall
 from pytest_celery_health.sandbox.child import Task
@@ -49,8 +50,9 @@ def rig(app: Celery, task: Task, own: Iterable[Callable[..., None]]) -> None:
             registered.run = _scripted(registered, registered.run)
     for receiver in own:
         signals.not_told_of(receiver)
+    loaded = Loaded()
     _record(task)
-    _answer(door(task.folder, task.name))
+    _answer(door(task.folder, task.name), loaded)
     task.tell("rigged", serializer=app.conf.task_serializer)
 
 
@@ -102,10 +104,11 @@ def _record(task: Task) -> None:
 
     _for_good.enter_context(answers.answering(script))
     _for_good.enter_context(signals.announced())
+    _for_good.enter_context(logs.handlers_watched())
     _for_good.enter_context(_Sink(records(task.folder, task.name)).recorder)
 
 
-def _answer(path: Path) -> None:
+def _answer(path: Path, loaded: Loaded) -> None:
     """Tell drills, from a thread, what the main process knows: its event loop may hang in a handler."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(path))
@@ -117,12 +120,19 @@ def _answer(path: Path) -> None:
             with suppress(OSError, ValueError):
                 client, _ = listening.accept()
                 with client, client.makefile("rw") as lines:
-                    lines.write(json.dumps(_obey(json.loads(lines.readline()), loop)) + "\n")
+                    lines.write(json.dumps(_obey(json.loads(lines.readline()), loop, loaded)) + "\n")
 
     threading.Thread(target=serve, daemon=True).start()
 
 
-def _obey(ask: dict[str, Any], loop: _Loop) -> dict[str, Any]:
+def _obey(ask: dict[str, Any], loop: _Loop, loaded: Loaded) -> dict[str, Any]:
+    if ask["do"] == "log":  # outside of tasks, as the main process does
+        log_tries.write(current_app, ask["loggers"], 0, in_task=False)
+        log_tries.tell(gone=loaded.gone())
+        return {}
+    if ask["do"] == "grow":
+        loop.calls(functools.partial(_grow, ask["by"], loop))
+        return {"grown": loop.turns()}
     if ask["do"] == "set":  # options of a task, for as long as a drill needs them
         task = current_app.tasks[ask["task"]]
         before = {name: getattr(task, name) for name in ask["options"]}
@@ -138,6 +148,13 @@ def _obey(ask: dict[str, Any], loop: _Loop) -> dict[str, Any]:
             }
         except RuntimeError:  # it changed while it was listed
             continue
+
+
+def _grow(by: int, loop: _Loop) -> None:
+    """As the remote control command pool_grow does."""
+    change = loop.consumer.pool.grow if by > 0 else loop.consumer.pool.shrink
+    change(abs(by))
+    loop.consumer._update_prefetch_count(by)
 
 
 def _set(task: Any, options: dict[str, Any], loop: _Loop) -> None:
