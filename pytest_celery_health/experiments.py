@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskLogs, AskTrials, Fact, Unseen
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -17,6 +17,7 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.drills.log_lines import logged
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
@@ -113,8 +114,13 @@ def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
     return lambda: drilled(lab.drills(), ask)
 
 
+def _logged(lab: Experiments, ask: AskLogs) -> Waits:
+    return lambda: logged(lab.drills(), ask)
+
+
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
+    AskLogs: _logged,
     AskTrials: _trials,
 }
