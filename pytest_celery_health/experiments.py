@@ -8,7 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskMetrics, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import (
+    Ask,
+    AskDrills,
+    AskHandlers,
+    AskLogs,
+    AskMetrics,
+    AskTrials,
+    Fact,
+    Unseen,
+)
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -17,6 +26,7 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.drills.log_lines import logged
 from pytest_celery_health.sandbox.drills.metrics import scraped
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
@@ -118,9 +128,14 @@ def _scraped(lab: Experiments, ask: AskMetrics) -> Waits:
     return lambda: scraped(lab.drills(), ask.plan)
 
 
+def _logged(lab: Experiments, ask: AskLogs) -> Waits:
+    return lambda: logged(lab.drills(), ask)
+
+
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
     AskMetrics: _scraped,
+    AskLogs: _logged,
     AskTrials: _trials,
 }

@@ -6,6 +6,7 @@ from pytest_celery_health.checks.alerts import AlertsReach
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
+from pytest_celery_health.checks.logs import LogsArrive
 from pytest_celery_health.checks.metrics import MetricsScraped
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
@@ -17,6 +18,7 @@ CHECKS: dict[str, type[Check]] = {
     "beat": BeatFresh,
     "handlers": HandlersConnected,
     "metrics": MetricsScraped,
+    "logs": LogsArrive,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "survive": HandlersSurvive,
@@ -30,6 +32,7 @@ __all__ = [
     "Check",
     "HandlersConnected",
     "HandlersSurvive",
+    "LogsArrive",
     "MetricsScraped",
     "QueueDepth",
     "ScheduleRuns",

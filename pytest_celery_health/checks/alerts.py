@@ -94,7 +94,7 @@ class AlertsReach(Check):
         yield AskDrills(tuple(e for e in every if e in wanted or e in self.ends), self.task, self.pool)
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
-        drilled = seen.drilled(self.task, self.pool)
+        drilled = seen.fact(Drilled, task=self.task, pool=self.pool)
         if isinstance(drilled, Unseen):
             yield Finding.unseen("", drilled, hint="alerts")
             return
@@ -118,7 +118,7 @@ class AlertsReach(Check):
         yield Finding(True, f"{reached} of {plural(total, 'alert')}", "arrived", figures=figures)
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        drilled = seen.drilled(self.task, self.pool)
+        drilled = seen.fact(Drilled, task=self.task, pool=self.pool)
         if isinstance(drilled, Unseen) or not drilled.seen:
             return
         endings = self._shown(drilled)

@@ -121,7 +121,7 @@ class MetricsScraped(Check):
         yield AskMetrics(self.plan)
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
-        scraped = seen.scraped(self.plan)
+        scraped = seen.fact(Scraped, plan=self.plan)
         if isinstance(scraped, Unseen):
             yield Finding.unseen("metrics", scraped)
             return
@@ -133,7 +133,7 @@ class MetricsScraped(Check):
         yield from self._of_gauge(scraped, hint)
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        scraped = seen.scraped(self.plan)
+        scraped = seen.fact(Scraped, plan=self.plan)
         if isinstance(scraped, Unseen):
             return
         yield "metric", "when", "set in", "scrape shows", "wanted"

@@ -12,6 +12,7 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskLogs,
     AskMetrics,
     AskQueues,
     AskSchedule,
@@ -21,6 +22,7 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.logs import Delivery, LogHandler, LogLine, Logs
 from pytest_celery_health.facts.metrics import Count, Counted, Gauged, Sample, Scraped, ScrapePlan
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
@@ -46,6 +48,7 @@ __all__ = [
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskLogs",
     "AskMetrics",
     "AskQueues",
     "AskSchedule",
@@ -55,6 +58,7 @@ __all__ = [
     "Call",
     "Count",
     "Counted",
+    "Delivery",
     "Drilled",
     "Ending",
     "Entry",
@@ -63,6 +67,9 @@ __all__ = [
     "Handler",
     "Handlers",
     "Leak",
+    "LogHandler",
+    "LogLine",
+    "Logs",
     "Output",
     "Progress",
     "Queue",

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.logs import Logs
 from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
@@ -162,3 +163,22 @@ class AskMetrics(Ask):
     tried: ClassVar[bool] = True
 
     plan: ScrapePlan
+
+
+@dataclass(frozen=True, slots=True)
+class AskLogs(Ask):
+    """What becomes of log records in the app's worker.
+
+    loggers: that are tried beside those that its own modules use, and Celery's. pool: "" is the app's choice.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Logs,)
+    tried: ClassVar[bool] = True
+
+    loggers: tuple[str, ...] = ()
+    pool: str = ""
+
+    def joined(self, other: Ask) -> AskLogs | None:
+        if not isinstance(other, AskLogs) or self.pool != other.pool:
+            return None
+        return AskLogs(tuple(dict.fromkeys(self.loggers + other.loggers)), self.pool)

@@ -13,6 +13,8 @@ from typing import Any
 
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from pytest_celery_health.record import log_tries
+
 #: Seconds after which a body that waits to be ended goes on all the same.
 _BOUND = 60.0
 _TICK = 0.01
@@ -141,6 +143,27 @@ def runs_its_own_code(call: Call) -> None:
     part = done.with_suffix(".part")
     part.write_text(ended, encoding="utf-8")
     part.rename(done)
+
+
+def logs(call: Call) -> str:
+    """Writes log records; with `said["raises"]` it fails afterwards."""
+    said, task = call.said, call.task
+    log_tries.write(task.app, said["loggers"], said["turn"], levels=said["levels"])
+    log_tries.bind(task.app, task.request.id)
+    if said["raises"]:
+        raise DrillError("the drill's task failed")
+    return "drilled"
+
+
+def tells_of_logging(call: Call) -> str:
+    """Says how logging is set up here, once `said["others"]` processes are about to do so, or some time."""
+    here = Path(f"{call.said['file']}.{os.getpid()}")
+    here.touch()
+    over = time.monotonic() + call.said["seconds"]
+    while time.monotonic() < over and len(list(here.parent.glob(f"{here.stem}.*"))) < call.said["others"]:
+        time.sleep(_TICK)
+    log_tries.tell()
+    return "drilled"
 
 
 def _wait_for(file: Path | None) -> None:

@@ -16,7 +16,8 @@ from celery import current_app
 from celery.worker import state
 from kombu import Exchange, Queue
 
-from pytest_celery_health.record import answers, signals
+from pytest_celery_health.record import answers, log_tries, logs, signals
+from pytest_celery_health.record.log_setup import Loaded
 from pytest_celery_health.record.recorder import JsonLines, Recorder
 from pytest_celery_health.record.recording import Entry, HandlerCall, SignalCall
 from pytest_celery_health.sandbox.child import Task
@@ -45,10 +46,11 @@ def rig(app: Celery, task: Task, own: Iterable[Callable[..., None]]) -> None:
             registered.run = _scripted(registered, registered.run)
     for receiver in own:
         signals.not_told_of(receiver)
+    loaded = Loaded()
     _record(task)
     loop = Loop()
     signals.not_told_of(loop.ready)
-    serve(door(task.folder, task.name), lambda ask: _obey(ask, loop))
+    serve(door(task.folder, task.name), lambda ask: _obey(ask, loop, loaded))
     task.tell("rigged", serializer=app.conf.task_serializer)
 
 
@@ -100,10 +102,18 @@ def _record(task: Task) -> None:
 
     _for_good.enter_context(answers.answering(script))
     _for_good.enter_context(signals.announced())
+    _for_good.enter_context(logs.handlers_watched())
     _for_good.enter_context(_Sink(records(task.folder, task.name)).recorder)
 
 
-def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
+def _obey(ask: dict[str, Any], loop: Loop, loaded: Loaded) -> dict[str, Any]:
+    if ask["do"] == "log":  # outside of tasks, as the main process does
+        log_tries.write(current_app, ask["loggers"], 0, in_task=False)
+        log_tries.tell(gone=loaded.gone())
+        return {}
+    if ask["do"] == "grow":
+        loop.calls(functools.partial(_grow, ask["by"], loop))
+        return {"grown": loop.turns()}
     if ask["do"] == "set":  # options of a task, for as long as a drill needs them
         task = current_app.tasks[ask["task"]]
         before = {name: getattr(task, name) for name in ask["options"]}
@@ -144,6 +154,13 @@ _REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "declare": _declare,
     "environ": lambda ask: {"value": os.environ.get(ask["name"])},
 }
+
+
+def _grow(by: int, loop: Loop) -> None:
+    """As the remote control command pool_grow does."""
+    change = loop.consumer.pool.grow if by > 0 else loop.consumer.pool.shrink
+    change(abs(by))
+    loop.consumer._update_prefetch_count(by)
 
 
 def _set(task: Any, options: dict[str, Any], loop: Loop) -> None:
