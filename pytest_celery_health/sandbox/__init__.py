@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -241,14 +241,14 @@ class Sandbox:
             self._target = self._make_target(info, self.launch.url, self.launch.options)
         return told.get("rigged", {})
 
-    def add_beat(self, name: str = "beat") -> None:
-        """Start a beat, one more, or again one that has ended, with the entries of the spec."""
-        self._add(name, "beat", {"entries": self.spec.beat, "describe": False})
+    def add_beat(self, name: str, entries: Sequence[str]) -> None:
+        """Start a beat, one more, or again one that has ended, with these entries of the schedule."""
+        self._add(name, "beat", {"entries": entries, "describe": False})
 
-    def await_beat(self, name: str = "beat") -> None:
+    def await_beat(self, name: str, entries: Sequence[str]) -> None:
         """Until it has sent each entry once. Raises SandboxError when it ends, is late or cannot send one."""
-        told = self._await(name, {f"sent {entry}" for entry in self.spec.beat})
-        for entry in self.spec.beat:
+        told = self._await(name, {f"sent {entry}" for entry in entries})
+        for entry in entries:
             why = told[f"sent {entry}"].get("why")
             if why:
                 raise SandboxError(f"beat could not send {entry}: {mask(why)}")

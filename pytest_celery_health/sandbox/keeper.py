@@ -185,6 +185,7 @@ class Keeper:
                 _signal(child.pid, ask["number"])
             return {}
         if do == "processes":
+            self.reap()
             child = self.children.get(ask["name"])
             alive = child is not None and child.code is None
             return {"pids": [child.pid, *descendants(child.pid)] if child is not None and alive else []}
