@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskProbe, AskTrials, Fact, Unseen
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -17,8 +17,10 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.probes.prober import Prober
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.sandbox.world import World
 
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
@@ -27,7 +29,7 @@ _TRY = 60.0
 
 _TROUBLE = (ProjectError, SandboxError, KeeperGoneError, TargetError)
 
-Waits = Callable[[], Fact]
+Waits = Callable[[], Fact | Unseen]
 
 
 class Experiments:
@@ -39,6 +41,8 @@ class Experiments:
         self._spec = spec
         self._sandbox: Sandbox | None = None
         self._brokerless: Brokerless | None = None
+        self._world: World | None = None
+        self._prober: Prober | None = None
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
         self._closers: list[Callable[[], None]] = []
@@ -55,6 +59,9 @@ class Experiments:
                     self._waits[ask] = _EXPERIMENTS[type(ask)](self, ask)
                 except _TROUBLE as error:
                     self._found[ask] = Unseen(str(error))
+        if self._prober is not None:  # at work while the others are waited for
+            self._prober.start()
+            self._prober = None
         for ask in asks:
             if ask not in self._found:
                 self._found[ask] = _result(self._waits.pop(ask))
@@ -80,6 +87,16 @@ class Experiments:
             self._brokerless = Brokerless(self._spec, self.app)
             self._closers.insert(0, self._brokerless.close)
         return self._brokerless
+
+    def prober(self) -> Prober:
+        """Who calls the probes of this look, all in one world."""
+        if self._world is None:
+            self._world = World(self._spec, self.app)
+            self._closers.insert(0, self._world.close)
+        if self._prober is None:
+            self._prober = Prober(self._world)
+            self.closing(self._prober.close)
+        return self._prober
 
     def closing(self, close: Callable[[], None]) -> None:
         """Have this called at the end; it may be called twice."""
@@ -113,8 +130,13 @@ def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
     return lambda: drilled(lab.drills(), ask)
 
 
+def _probed(lab: Experiments, ask: AskProbe) -> Waits:
+    return lab.prober().add(ask)
+
+
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
+    AskProbe: _probed,
     AskTrials: _trials,
 }

@@ -12,6 +12,7 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskProbe,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -20,6 +21,7 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.probes import Answer, Probe, Probed, Setting
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -38,12 +40,14 @@ from pytest_celery_health.facts.unseen import NOT_ASKED, Unseen
 
 __all__ = [
     "NOT_ASKED",
+    "Answer",
     "App",
     "Ask",
     "AskApp",
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskProbe",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
@@ -58,11 +62,14 @@ __all__ = [
     "Handlers",
     "Leak",
     "Output",
+    "Probe",
+    "Probed",
     "Progress",
     "Queue",
     "Queues",
     "RunningTask",
     "Schedule",
+    "Setting",
     "Snapshot",
     "Trial",
     "Trials",

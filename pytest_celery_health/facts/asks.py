@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.probes import Probe, Probed, Setting
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
 
@@ -151,3 +152,25 @@ class AskDrills(Ask):
         if not isinstance(other, AskDrills) or (self.task, self.pool) != (other.task, other.pool):
             return None
         return AskDrills(tuple(dict.fromkeys(self.ends + other.ends)), self.task, self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class AskProbe(Ask):
+    """What a health check of the project says in the healthy world, and in each of these.
+
+    within: seconds in which it should answer; it is killed some time later.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Probed,)
+    tried: ClassVar[bool] = True
+
+    probe: Probe
+    worlds: tuple[str, ...]
+    within: float
+    setting: Setting = Setting()
+
+    def joined(self, other: Ask) -> AskProbe | None:
+        if not isinstance(other, AskProbe) or (self.probe, self.setting) != (other.probe, other.setting):
+            return None
+        worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
+        return AskProbe(self.probe, worlds, max(self.within, other.within), self.setting)

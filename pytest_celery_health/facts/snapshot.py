@@ -10,11 +10,14 @@ from typing import TypeAlias, TypeVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.probes import Probe, Probed, Setting
 from pytest_celery_health.facts.system import App, Beat, Queue, Queues, Schedule, Unacked, Workers
 from pytest_celery_health.facts.unseen import Unseen
 
 T = TypeVar("T")
-Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled
+Fact: TypeAlias = (
+    Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled | Probed
+)
 
 #: Told to checks whose fact nobody put into the snapshot.
 _NOT_LOOKED_AT = "it was not looked at"
@@ -81,6 +84,13 @@ class Snapshot:
             if isinstance(fact, Drilled) and (fact.task, fact.pool) == (task, pool):
                 return fact
         return self.unseen.get(Drilled, Unseen(_NOT_LOOKED_AT))
+
+    def probed(self, probe: Probe, setting: Setting) -> Probed | Unseen:
+        """What `probe` said of worlds that were made so."""
+        for fact in self.facts:
+            if isinstance(fact, Probed) and (fact.probe, fact.setting) == (probe, setting):
+                return fact
+        return self.unseen.get(Probed, Unseen(_NOT_LOOKED_AT))
 
     @property
     def unacked(self) -> Unacked | Unseen:
