@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Literal
@@ -94,12 +94,14 @@ class CelerySignals:
         /,
         *,
         sender: Any = None,
+        without: Collection[str] = (),
         handler_errors: Literal["raise", "record"] = "raise",
         **payload: Any,
     ) -> Recording:
         """Send a signal with what a worker would have sent; `payload` are the arguments that matter.
 
         sender: the task whose signal it is. For `request`, a mapping such as {"retries": 2} is enough.
+        without: arguments that Celery sometimes leaves out, such as the `reason` of task_retry since 5.7.
 
         Raises LookupError for a signal and TypeError for an argument that Celery never sends, AssertionError
         when nobody listens, and HandlerError.
@@ -113,7 +115,7 @@ class CelerySignals:
         else:
             app = self._default_app()
             task = payloads.stand_in() if app is None else payloads.stand_in(app)
-        made, arguments, request = payloads.build(signal, task, payload)
+        made, arguments, request = payloads.build(signal, task, payload, without)
         with (
             Recorder() as recorder,
             _worker_like(task.app, task, logging.INFO),

@@ -215,3 +215,13 @@ def test_table():
         ("task_failure", ALERT, "1", "nothing seen", "error, not called to the end", "shop/signals.py:12"),
         ("task_retry", ALERT, "1", f"{SLACK}, log ERROR", "", "shop/signals.py:12"),
     )
+
+
+def test_an_error_with_a_payload_that_few_know_of_is_a_warning():
+    rare = Call("shop.charge", "no reason", rare=True, error="raised TypeError: 'reason'")
+    found = verdict(trial(WELL, rare, rare, signal="task_retry"))
+    assert found.healthy
+    (warning,) = found.warnings
+    assert warning.line() == (
+        f"{ALERT} raised TypeError: 'reason' for task_retry with no reason {AT}; wanted no error"
+    )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import celery
 import pytest
 
 from pytest_celery_health import AskTrials, HandlersSurvive, Snapshot, Trial, Trials, Verdict, judge
@@ -15,6 +16,7 @@ from pytest_celery_health.project.describe import start_trials
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.brokerless import Brokerless
+from pytest_celery_health.signal_table import SIGNALS
 from tests.project.conftest import write
 
 Write = Callable[..., AppSpec]
@@ -708,3 +710,20 @@ def test_the_shop_in_time(tried: Callable[..., Trials]) -> None:
         "hooks.slack.com",
         "events.pagerduty.com",
     }
+
+
+def test_a_retry_without_its_reason_is_a_warning(shop: Judged) -> None:
+    found = shop("""
+        @signals.task_retry.connect
+        def log(sender, request, reason, **_):
+            logger.warning("%s retries", sender.name)
+    """)
+    assert found.healthy
+    told = [bare(warning.line()) for warning in found.warnings]
+    if SIGNALS["task_retry"].lacking(celery.__version__):
+        assert told == [
+            "log raised TypeError: log() missing 1 required positional argument: 'reason' for task_retry"
+            " with no reason, as of a task that its worker cancels; wanted no error"
+        ]
+    else:
+        assert not told
