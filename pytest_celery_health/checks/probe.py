@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.durations import Duration, seconds, spell
-from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Probed, Setting, Snapshot, Unseen
+from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Setting, Snapshot, Unseen
 from pytest_celery_health.verdict import Finding
 
 #: The faults that a probe may be called in, and what is wrong then: "while ...".
@@ -50,8 +50,8 @@ FAULTS = {
 #: Other worlds that a health check is to be held against.
 STATES = {
     "new_broker": "the broker has no queue yet",
-    "queue_filled": "the queue is full, over all priorities",
-    "queue_drained": "the queue that was full is empty",
+    "queue_filled": "messages of all priorities wait in the queue",
+    "queue_drained": "the messages that waited are gone",
     "beat_alone": "only beat answers, as it does from Celery 5.7 on",
     "task_runs": "a task has run for a while, and is not stuck yet",
     "task_stuck": "a task has run for too long",
@@ -68,7 +68,7 @@ WORLDS = {**FAULTS, **STATES}
 
 @dataclass(frozen=True)
 class Worlds:
-    """A ready-made set: in which worlds the check must be red, in which green, and in which only well-behaved."""
+    """A ready-made set: where the check must be red, where green, and where no more than well-behaved."""
 
     unhealthy: tuple[str, ...] = ()
     healthy: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ _SHOWN = 100
 
 @dataclass(frozen=True)
 class ProbeTells(Check):
-    """The project's own health check says what is: green in a healthy world, red in each named fault, in time.
+    """The project's own health check says what is, in time: green in a healthy world, red in each fault.
 
     call: "package.module:name": a function, async or not, or a class with `check_status()`. It answers with a
         bool, a mapping with `healthy` or `status`, a response, a list of what is wrong, figures of queues,
@@ -121,7 +121,8 @@ class ProbeTells(Check):
     cpu_below: what a call may cost in processor time; a command's start counts.
     queue: the queue that is filled; unless given, the app's default. depth: with how many messages.
     stuck_after: when a task that still runs is stuck.
-    heartbeat, url: beat's heartbeat, as in a `beat` row; unless given, that row's. fresh_for: how old it may be.
+    heartbeat, url: beat's heartbeat, as in a `beat` row; unless given, that row's.
+    fresh_for: how old it may be; unless given, what that row has as `within`.
     gauge: the metric of prometheus_client that the call sets. What it shows is the answer.
 
     Each call is made in a sealed process of its own. Source: what it returned, raised, wrote and left there.
@@ -245,128 +246,138 @@ class ProbeTells(Check):
             yield Finding.unseen(name, probed)
             return
         answers = {answer.world: answer for answer in probed.seen}
-        may_raise = self._may_raise(answers.get(""))
+        usual = answers.get("", Answer(""))
         right = 0
         wanted: dict[str, bool | None] = {"": True, **self._wanted()}
         for world, healthy in wanted.items():
             answer = answers.get(world) or Answer(world, unseen="it was not called there")
-            found = [*self._of(answer, healthy, may_raise)]
+            found = [*self._of(answer, healthy, usual)]
             right += not found
             yield from found
-        figures = {f"{world or 'healthy'}.said": _verdict(answer) for world, answer in answers.items()}
+        figures = {f"{world or 'healthy'}.verdict": answer.verdict for world, answer in answers.items()}
         told = f"in {right} of {plural(len(wanted), 'world')}"
         yield Finding(True, name, f"says what is {told}", figures=figures)
 
-    def _may_raise(self, usual: Answer | None) -> bool:
-        if self.may_raise is not None:
-            return self.may_raise
-        return usual is None or usual.kind in ("data", "nothing", "gauge", "")
-
-    def _of(self, answer: Answer, healthy: bool | None, may_raise: bool) -> Iterator[Finding]:
+    def _of(self, answer: Answer, healthy: bool | None, usual: Answer) -> Iterator[Finding]:
+        """What is wrong with one answer, what it says first."""
         name = self.probe.name
         if answer.unseen:
             yield Finding(None, name, f"{answer.world or 'a healthy world'}: {answer.unseen}")
             return
-        while_, in_ = _while(answer.world), _in(answer.world)
+        in_ = _in(answer.world)
         within = seconds(self.answers_within)
+        in_time = f"an answer within {spell(within)}"
         at = f", at {answer.where}" if answer.where else ""
         if answer.verdict == "hung":
-            seen = f"hung {in_}{at}"
-            yield Finding(
-                False, name, seen, f"an answer within {spell(within)}", figures={"took": answer.took}
-            )
+            yield Finding(False, name, f"hung {in_}{at}", in_time, figures={"took": answer.took})
         elif answer.verdict == "crashed":
             yield Finding(False, name, f"ended its process {in_}", "an answer", _short(answer.said))
-        elif answer.verdict == "raised" and not (may_raise and healthy is not True):
-            yield Finding(False, name, f"raised {_short(answer.said)} {in_}{at}", "an answer")
         elif answer.verdict == "unclear":
             yield Finding(None, name, f"says {_short(answer.said)} {in_}, which is neither healthy nor not")
+        elif answer.verdict == "raised" and (healthy is True or not self._raises(usual)):
+            yield Finding(False, name, f"raised {_short(answer.said)} {in_}{at}", "an answer")
         else:
-            yield from self._lies(answer, healthy, while_)
+            finding = self._lie(answer, healthy, usual)
+            if finding is not None:
+                yield finding
         if answer.verdict != "hung" and answer.took > within:
-            wanted = f"an answer within {spell(within)}"
-            yield Finding(False, name, f"took {spell(round(answer.took, 1))} {in_}", wanted)
+            took = f"took {spell(round(answer.took, 1))} {in_}"
+            yield Finding(False, name, took, in_time, figures={"took": answer.took})
         for what in answer.left:
             yield Finding(False, name, f"leaves {what} {in_}", "nothing left behind")
         for place in answer.shows:
-            yield Finding(
-                False, name, f"shows the broker's password in its {place} {in_}", "passwords hidden"
-            )
-        if not answer.world and self.cpu_below is not None and answer.cpu is not None:
-            limit = seconds(self.cpu_below)
-            if answer.cpu >= limit:
-                seen = f"takes {_milliseconds(answer.cpu)} of processor a call"
-                wanted = f"below {_milliseconds(limit)}"
-                yield Finding(False, name, seen, wanted, figures={"cpu": answer.cpu})
+            yield Finding(False, name, f"shows the broker's password in its {place} {in_}", "it hidden")
+        if not answer.world:
+            yield from self._costs(answer)
 
-    def _lies(self, answer: Answer, healthy: bool | None, while_: str) -> Iterator[Finding]:
-        """What is wrong with an answer that was given."""
-        name = self.probe.name
-        if answer.kind in ("data", "gauge") and answer.world in ("queue_filled", "queue_drained"):
-            yield from self._miscounts(answer, while_)
+    def _costs(self, answer: Answer) -> Iterator[Finding]:
+        if self.cpu_below is None or answer.cpu is None:
             return
-        if healthy is None:
-            return
-        told = "healthy" if answer.verdict == "healthy" else "unhealthy"
-        if told == ("healthy" if healthy else "unhealthy"):
-            return
+        limit = seconds(self.cpu_below)
+        if answer.cpu >= limit:
+            seen = f"takes {_milliseconds(answer.cpu)} of processor a call"
+            wanted = f"below {_milliseconds(limit)}"
+            yield Finding(False, self.probe.name, seen, wanted, figures={"cpu": answer.cpu})
+
+    def _raises(self, usual: Answer) -> bool:
+        """Whether raising is its way to say that something is wrong."""
+        return usual.kind != "verdict" if self.may_raise is None else self.may_raise
+
+    def _told(self, answer: Answer, usual: Answer) -> bool:
+        """Whether it says that all is well."""
+        if answer.kind == "data" and self._looks_for_trouble(usual):
+            return answer.said.startswith(_NOTHING)
+        return answer.verdict == "healthy"
+
+    def _looks_for_trouble(self, usual: Answer) -> bool:
+        """Whether its data are what is wrong, as of what finds stuck tasks."""
+        about_tasks = any(world.startswith("task_") for world in self._wanted())
+        return about_tasks or (usual.kind == "data" and usual.said == _NOTHING)
+
+    def _lie(self, answer: Answer, healthy: bool | None, usual: Answer) -> Finding | None:
+        """What is wrong with what it says."""
+        if answer.kind in ("data", "gauge") and answer.world in _COUNTED:
+            return self._miscount(answer)
+        told = self._told(answer, usual)
+        if healthy is None or told == healthy:
+            return None
+        name, while_ = self.probe.name, _while(answer.world)
         if answer.kind == "gauge":
-            if answer.world:
-                shown = listed([f"{each:,g}" for each in answer.figures if each is not None])
-                yield Finding(
-                    False,
-                    self.gauge,
-                    f"still shows {shown} {while_}",
-                    "no value, or NaN",
-                    "it is not known then",
-                )
-            return
-        seen = f"says {told} {while_}" if told == "healthy" else f"says unhealthy {while_}"
-        if answer.verdict == "raised":
-            seen = f"raised {_short(answer.said)} {while_}"
-        hint = _short(answer.said) if told == "unhealthy" and answer.verdict != "raised" else ""
-        if told == "healthy" and answer.kind == "data":
-            seen = f"{_short(answer.said) or 'says nothing'} {while_}"
-            wanted = "an error, or to be told of it" if answer.world != "task_stuck" else "the task"
-            yield Finding(False, name, seen, wanted, "silence is no proof" if _is_silence(answer) else "")
-            return
-        yield Finding(False, name, seen, "healthy" if healthy else "unhealthy", hint)
+            if not answer.world:  # it may have nothing to show
+                return None
+            return Finding(False, self.gauge, f"still shows {_shown(answer)} {while_}", "no value, or NaN")
+        if told and answer.kind == "data":
+            finds = answer.world == "task_stuck"
+            wanted = "the task" if finds else "an error, or to be told of it"
+            hint = "silence is no proof" if answer.said.startswith(_NOTHING) and not finds else ""
+            return Finding(False, name, f"{_short(answer.said)} {while_}", wanted, hint)
+        if told:
+            return Finding(False, name, f"says healthy {while_}", "unhealthy")
+        seen = f"raised {_short(answer.said)}" if answer.verdict == "raised" else "says unhealthy"
+        hint = "" if answer.verdict == "raised" else _short(answer.said)
+        return Finding(False, name, f"{seen} {while_}", "healthy", hint)
 
-    def _miscounts(self, answer: Answer, while_: str) -> Iterator[Finding]:
-        name = self.gauge or self.probe.name
-        wanted = float(answer.depth) if answer.world == "queue_filled" else 0.0
+    def _miscount(self, answer: Answer) -> Finding | None:
+        held = answer.depth if answer.world == "queue_filled" else 0
         known = [each for each in answer.figures if each is not None]
-        if wanted in known:
-            return
-        held = f"{wanted:,g}"
-        if known:
-            seen = f"shows {listed([f'{each:,g}' for each in known], 'or')} for {answer.queue} {while_}"
-        elif answer.kind == "data" and answer.world == "queue_drained" and answer.verdict == "healthy":
-            return
-        else:
-            seen = f"shows no number for {answer.queue} {while_}"
-        hint = "" if known or self.queue else f'its queue is another? write queue = "..."'
-        yield Finding(False, name, seen, held, hint)
+        if held in known or (not known and not held and answer.verdict == "healthy"):
+            return None
+        name, while_ = self.gauge or self.probe.name, _while(answer.world)
+        shown = _shown(answer) if known else "no number"
+        hint = "" if known or self.queue else 'another queue? write queue = "..."'
+        return Finding(False, name, f"shows {shown} for {answer.queue} {while_}", f"{held:,}", hint)
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
         probed = seen.probed(self.probe, self._setting)
         if isinstance(probed, Unseen) or not probed.seen:
             return
         answers = {answer.world: answer for answer in probed.seen}
-        may_raise = self._may_raise(answers.get(""))
+        usual = answers.get("", Answer(""))
         yield "world", "wanted", "verdict", "took", "note"
         for world, healthy in {"": True, **self._wanted()}.items():
             answer = answers.get(world)
-            if answer is None:
-                continue
-            wanted = {True: "healthy", False: "unhealthy", None: "-"}[healthy]
-            wrong = any(finding.ok is False for finding in self._of(answer, healthy, may_raise))
-            verdict = _verdict(answer)
-            took = "" if answer.unseen else spell(round(answer.took, 2))
-            note = answer.unseen or _short(answer.said) or answer.where
-            yield world or "(healthy)", wanted, f"{verdict} !" if wrong else verdict, took, note
+            if answer is not None:
+                wrong = any(finding.ok is False for finding in self._of(answer, healthy, usual))
+                wanted, verdict = self._cells(answer, healthy, usual)
+                took = "" if answer.unseen else spell(round(answer.took, 2))
+                note = answer.unseen or _short(answer.said) or answer.where
+                yield world or "(healthy)", wanted, f"{verdict} !" if wrong else verdict, took, note
+
+    def _cells(self, answer: Answer, healthy: bool | None, usual: Answer) -> tuple[str, str]:
+        if answer.unseen:
+            return _WANTED[healthy], "?"
+        if answer.kind in ("data", "gauge") and answer.world in _COUNTED:
+            return f"{answer.depth if answer.world == 'queue_filled' else 0:,}", _shown(answer) or "no number"
+        if answer.kind == "gauge":
+            return ("-" if not answer.world else "no value"), _shown(answer) or "no value"
+        if answer.kind == "data" and answer.verdict in ("healthy", "unhealthy"):
+            return _WANTED[healthy], "healthy" if self._told(answer, usual) else "unhealthy"
+        return _WANTED[healthy], answer.verdict
 
 
+_NOTHING = "found nothing"
+_COUNTED = ("queue_filled", "queue_drained")
+_WANTED = {True: "healthy", False: "unhealthy", None: "-"}
 _OF_ONE_WAY = {
     "call_with": ("call",),
     "gauge": ("call",),
@@ -393,17 +404,14 @@ def _in(world: str) -> str:
     return f"in {world}" if world else "in a healthy world"
 
 
-def _verdict(answer: Answer) -> str:
-    return "?" if answer.unseen else answer.verdict
-
-
 def _short(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _is_silence(answer: Answer) -> bool:
-    return answer.said == "found nothing" and answer.world != "task_stuck"
+def _shown(answer: Answer) -> str:
+    known = [f"{each:,.12g}" for each in answer.figures if each is not None]
+    return listed(known, "or") if known else ""
 
 
 def _milliseconds(value: float) -> str:

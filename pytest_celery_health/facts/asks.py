@@ -167,7 +167,7 @@ class AskProbe(Ask):
     probe: Probe
     worlds: tuple[str, ...]
     within: float
-    setting: Setting = Setting()
+    setting: Setting
 
     def joined(self, other: Ask) -> AskProbe | None:
         if not isinstance(other, AskProbe) or (self.probe, self.setting) != (other.probe, other.setting):

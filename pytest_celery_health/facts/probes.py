@@ -36,7 +36,8 @@ class Setting:
 
     queue: the one that is filled; "" is the app's default. depth: the messages in it.
     stuck_after: seconds after which a task that still runs is stuck.
-    heartbeat, url: where beat's heartbeat is, as a `beat` row says it. fresh_for: seconds for which it is fresh.
+    heartbeat, url: where beat's heartbeat is, as a `beat` row says it.
+    fresh_for: seconds for which it is fresh.
     """
 
     queue: str = ""
@@ -54,7 +55,8 @@ class Answer:
     verdict: "healthy", "unhealthy", "unclear" (neither can be read in it), "raised", "hung" (it had to be
         killed) or "crashed" (its process ended); "" where it was not called.
     kind: "verdict", "data" (figures, a list: it says nothing of health in so many words) or "nothing" (None).
-    said: in short, without passwords. where: file:line at which it raised or hung.
+    said: in short, without passwords; "found nothing" of an empty list.
+    where: file:line at which it raised or hung.
     took: seconds, at least those after which it was killed. cpu: seconds of processor, None if unknown.
     figures: numbers that it gave of the queue; of a gauge, what it shows then, None for not a number.
     left: what it left behind: "the queue default". shows: where the broker's password is to be read.
@@ -79,8 +81,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """The answers of one probe, with which a reader of the worlds may want `notes`."""
+    """The answers of one probe, in worlds that were made with one setting."""
 
     probe: Probe
-    seen: tuple[Answer, ...] = ()
-    setting: Setting = Setting()
+    seen: tuple[Answer, ...]
+    setting: Setting

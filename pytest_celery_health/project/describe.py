@@ -303,7 +303,7 @@ class Asked(Generic[T]):
         return data
 
     def wait_for(self, descriptor: int) -> None:
-        """Until it can be read, which the child brings about. Raises ProjectError when the child fails first."""
+        """Until it can be read, by the child's doing. Raises ProjectError when the child fails first."""
         waiting = select.poll()
         for each in (descriptor, self._answer):
             waiting.register(each, select.POLLIN)
@@ -337,13 +337,13 @@ _DUMP = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)(?: in (?P<nam
 
 
 def still_at(output: str) -> str:
-    """Where faulthandler saw the child, the innermost frame and the user's own, as "file:line in name"; or ""."""
+    """Where faulthandler saw the child, the innermost frame of the user's own: "file:line in name", or ""."""
     _, found, dump = output.rpartition("Timeout (")
     # The main thread is dumped last.
     frames = [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []
     if not frames:
         return ""
-    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<frozen")
+    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")
     own = next(
         (f for f in frames if not f["file"].startswith(library) and "site-packages" not in f["file"]),
         frames[0],

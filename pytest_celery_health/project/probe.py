@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pytest_celery_health.facts import Answer, Probe
 from pytest_celery_health.masking import mask, secrets_in
@@ -197,7 +197,7 @@ def _by_gauge(said: dict[str, Any]) -> dict[str, Any]:
     shown = said["gauge"]
     if said["verdict"] == "raised" and not any(each is not None for each in shown):
         return {**said, "figures": shown}
-    text = ", ".join("NaN" if each is None else f"{each:,g}" for each in shown) or "no such gauge"
+    text = ", ".join("NaN" if each is None else f"{each:,.12g}" for each in shown) or "no such gauge"
     number = bool(shown) and all(each is not None for each in shown)
     verdict = "healthy" if number else "unhealthy"
     return {**said, "verdict": verdict, "kind": "gauge", "said": f"shows {text}", "figures": shown}

@@ -12,13 +12,54 @@ from typing import Any
 #: Keys whose value is the verdict.
 _KEYS = ("healthy", "is_healthy", "ok", "status", "state", "health")
 _GOOD = frozenset(
-    "ok okay healthy up pass passing passed success green alive ready true yes good available working".split()
+    [
+        "ok",
+        "okay",
+        "healthy",
+        "up",
+        "pass",
+        "passing",
+        "passed",
+        "success",
+        "green",
+        "alive",
+        "ready",
+        "true",
+        "yes",
+        "good",
+        "available",
+        "working",
+    ]
 )
 _BAD = frozenset(
-    "error fail failed failing failure unhealthy down critical red dead false no bad unavailable degraded"
-    " broken stale missing unknown timeout".split()
+    [
+        "error",
+        "fail",
+        "failed",
+        "failing",
+        "failure",
+        "unhealthy",
+        "down",
+        "critical",
+        "red",
+        "dead",
+        "false",
+        "no",
+        "bad",
+        "unavailable",
+        "degraded",
+        "broken",
+        "stale",
+        "missing",
+        "unknown",
+        "timeout",
+    ]
 )
 _ERRORS = ("error", "errors", "exception")
+
+
+#: Said of an answer that holds nothing, which is good of what looks for trouble, and bad of what lists.
+NOTHING = "found nothing"
 
 
 @dataclass(frozen=True)
@@ -46,7 +87,7 @@ def meaning(found: Any) -> Meaning:
     if isinstance(found, str):
         return Meaning(_word(found), "verdict", found)
     if isinstance(found, (list, tuple, set, frozenset)):
-        return Meaning(_spell(not found), "data", f"found {len(found)}" if found else "found nothing")
+        return Meaning(_spell(bool(found) and _is_known(found)), "data", _found(found))
     if isinstance(found, Mapping):
         return _of_mapping(found)
     if isinstance(found, (int, float)):
@@ -108,6 +149,8 @@ def _word(value: Any) -> str:
 
 def _of_mapping(found: Mapping[Any, Any]) -> Meaning:
     said = _short(found)
+    if found and all(isinstance(each, (list, tuple, Mapping)) and not each for each in found.values()):
+        said = f"{NOTHING} in {', '.join(map(str, found))}"
     by_lower = {str(key).lower(): value for key, value in found.items()}
     for key in _KEYS:
         if key not in by_lower:
@@ -119,11 +162,17 @@ def _of_mapping(found: Mapping[Any, Any]) -> Meaning:
             return Meaning(_spell(value < 400), "verdict", said)
         if isinstance(value, str):
             return Meaning(_word(value), "verdict", said)
-    return Meaning(_spell(bool(found) and _is_known(found)), "data", said)
+    return Meaning(_spell(bool(found) and _is_known(found)), "data", said if found else NOTHING)
+
+
+def _found(found: Any) -> str:
+    return f"found {len(found)}" if found else NOTHING
 
 
 def _is_known(found: Any) -> bool:
     """Whether what it gives is there, and no error."""
+    if isinstance(found, (list, tuple, set, frozenset)):
+        return all(_is_known(value) for value in found)
     if isinstance(found, Mapping):
         wrong = any(found.get(key) for key in _ERRORS)
         return not wrong and all(_is_known(value) for value in found.values())
@@ -166,7 +215,7 @@ def _of_response(found: Any) -> Meaning:
 
 
 def body_of(found: Any) -> Any:
-    """What an answer holds, for who looks for figures or secrets: a response's body, read as JSON if it is."""
+    """What an answer holds, for who looks for figures or secrets: a response's body, as JSON if it is."""
     if not (hasattr(found, "status_code") or _is_flask(found)):
         return found
     body = found[0] if isinstance(found, tuple) else _body(found)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_celery_health.facts import Unseen
 from pytest_celery_health.observe.beat.times import MILLISECONDS_ABOVE, moment
@@ -48,8 +48,9 @@ class Key:
         self._written: bytes | None = None
 
     def is_there(self) -> bool:
-        self._sample = self._client.get(self._key)  # type: ignore[assignment]
-        self._left = int(self._client.ttl(self._key))  # type: ignore[arg-type]
+        found: Any = self._client.get(self._key)
+        left: Any = self._client.ttl(self._key)
+        self._sample, self._left = found, int(left)
         return self._sample is not None
 
     def write(self, age: float | None) -> None:

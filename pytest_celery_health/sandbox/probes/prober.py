@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from pytest_celery_health.facts import Answer, AskProbe, Probed, Setting, Unseen
@@ -24,6 +25,7 @@ from pytest_celery_health.sandbox.proxy import ProxyError
 from pytest_celery_health.sandbox.world import World
 
 HEALTHY = ""
+_FILLED = "queue_filled"
 _LOAD = 30.0
 #: How often a world is made anew that was not what it should be when the probes had been called.
 _TRIES = 3
@@ -41,6 +43,9 @@ _TROUBLE = (
     SandboxError,
 )
 
+#: A world by its name, and what of a setting makes a difference to it.
+_Scene = tuple[str, Setting]
+
 
 class Prober:
     """Has probes called in `world`, by a thread of its own once `start` was called."""
@@ -48,21 +53,23 @@ class Prober:
     def __init__(self, world: World) -> None:
         self._world = world
         self._asks: list[AskProbe] = []
-        self._found: dict[AskProbe, list[Answer]] = {}
+        self._found: dict[AskProbe, dict[str, Answer]] = {}
         self._trouble: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._primed: dict[tuple[AskProbe, str], Session] = {}
         self._over = threading.Event()
+        self._told = threading.Event()
 
     def add(self, ask: AskProbe) -> Callable[[], Probed | Unseen]:
         """Have this called, too, and return what waits for its answers."""
-        self._asks.append(ask)
+        if ask not in self._asks:
+            self._asks.append(ask)
         return lambda: self._result(ask)
 
     def start(self) -> None:
         """Begin. Nothing is added any more."""
         if self._thread is None and self._asks:
-            self._found = {ask: [] for ask in self._asks}
+            self._found = {ask: {} for ask in self._asks}
             self._thread = threading.Thread(target=self._run, name="celery-health probes", daemon=True)
             self._thread.start()
 
@@ -74,13 +81,12 @@ class Prober:
 
     def _result(self, ask: AskProbe) -> Probed | Unseen:
         self.start()
-        assert self._thread is not None
-        self._thread.join()
+        self._told.wait()
         if isinstance(self._trouble, _TROUBLE):
             return Unseen(mask(str(self._trouble)))
         if self._trouble is not None:
             raise self._trouble
-        return Probed(ask.probe, tuple(self._found[ask]), ask.setting)
+        return Probed(ask.probe, tuple(self._found[ask].values()), ask.setting)
 
     # In its own thread.
 
@@ -89,6 +95,8 @@ class Prober:
             self._run_all()
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             self._trouble = error
+        finally:
+            self._told.set()
 
     def _run_all(self) -> None:
         with ExitStack() as stack:
@@ -96,26 +104,31 @@ class Prober:
             environ = world.environ
             self._url = environ["CELERY_BROKER_URL"]
             loaded = stack.enter_context(_closing(self._load(environ)))
-            self._traces = Traces(world)
-            stack.callback(self._traces.close)
             self._scene = Scene(world, loaded)
-            loaded.told()
             scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
             deserted = [pair for pair in scenes if phase(pair[0]) == 0]
-            if deserted or any(ask.probe.gauge for ask in self._asks):
+            if not deserted:  # while the app is loaded there
+                self._start()
+            self._traces = Traces(world, loaded.told()["queues"])
+            stack.callback(self._traces.close)
+            if deserted:
                 with world.hold("no_workers") if world.members.started else nullcontext():
-                    self._prime()
                     self._play_all(deserted)
-            self._play_all([pair for pair in scenes if phase(pair[0]) > 0])
+            self._play_all([pair for pair in scenes if phase(pair[0]) > 0], last=scenes[-1])
 
-    def _scenes(self) -> list[tuple[str, Setting]]:
+    def _start(self) -> None:
+        self._world.start(WORKERS, *([BEAT] if self._world.spec.beat else []))
+
+    def _scenes(self) -> list[_Scene]:
         """The worlds, each once for the settings that make a difference to it."""
         found = {(HEALTHY, Setting()): None}
         for ask in self._asks:
             found |= {(world, _relevant(world, ask.setting)): None for world in ask.worlds}
+            if ask.probe.gauge:
+                found[_FILLED, _relevant(_FILLED, ask.setting)] = None
         return list(found)
 
-    def _play_all(self, scenes: list[tuple[str, Setting]]) -> None:
+    def _play_all(self, scenes: list[_Scene], last: _Scene | None = None) -> None:
         for name, setting in scenes:
             if self._over.is_set():
                 return
@@ -125,21 +138,30 @@ class Prober:
                 if name == HEALTHY or (name in ask.worlds and _relevant(name, ask.setting) == setting)
             ]
             try:
-                answers = self._play(name, setting, asks)
+                for answers in self._played(name, setting, asks):
+                    self._keep(asks, answers)
+                    if (name, setting) == last:
+                        self._told.set()  # what takes time to be put back is nobody's concern
             except _TROUBLE as error:
                 why = mask(str(error)).partition("\n")[0]
-                answers = [Answer(name, unseen=why)] * len(asks)
-            for ask, answer in zip(asks, answers, strict=True):
-                queue = ask.setting.queue or str(self._scene.app["default_queue"])
-                self._found[ask].append(replace(answer, queue=queue, depth=ask.setting.depth))
+                self._keep(asks, [Answer(name, unseen=why)] * len(asks))
 
-    def _play(self, name: str, setting: Setting, asks: list[AskProbe]) -> list[Answer]:
+    def _keep(self, asks: list[AskProbe], answers: list[Answer]) -> None:
+        for ask, answer in zip(asks, answers, strict=True):
+            queue, depth = self._scene.queue(ask.setting), ask.setting.depth
+            self._found[ask].setdefault(answer.world, replace(answer, queue=queue, depth=depth))
+
+    def _played(self, name: str, setting: Setting, asks: list[AskProbe]) -> Iterator[list[Answer]]:
+        """The answers, while their world still is."""
         for _ in range(_TRIES):
             with self._made(name, setting) as still:
+                if name == _FILLED:
+                    self._prime(setting)
                 before = self._traces.seen()
                 answers = self._call_all(name, asks)
                 if still is None or still():
-                    return self._with_left(name, asks, answers, before)
+                    yield self._with_left(name, asks, answers, before)
+                    return
         raise SandboxError(f"{name} did not last until the probes were called")
 
     @contextmanager
@@ -151,7 +173,7 @@ class Prober:
             with state(self._scene, setting) as still:
                 yield still
             return
-        world.start(WORKERS, *([BEAT] if world.spec.beat else []))
+        self._start()
         if name == HEALTHY:
             self._await_heartbeats()
             yield None
@@ -173,33 +195,27 @@ class Prober:
                 continue
             self._world.wait(heartbeat.is_there, f"beat and a worker wrote no {setting.heartbeat}")
 
-    def _prime(self) -> None:
-        """Have gauges be set while the queue is full, in the processes in which they are read later."""
+    def _prime(self, setting: Setting) -> None:
+        """Have gauges be set, while the queue is full, in the processes in which they are read later."""
         for ask in self._asks:
-            if not ask.probe.gauge:
+            if not ask.probe.gauge or _relevant(_FILLED, ask.setting) != setting:
                 continue
             for name in ask.worlds:
-                if name != "queue_filled":
-                    self._primed[ask, name] = self._scene.loaded.session(ask.probe)
-        settings = {ask.setting: None for ask, _ in self._primed}
-        for setting in settings:
-            with DESERTED["queue_filled"](self._scene, setting):
-                for (ask, name), session in self._primed.items():
-                    if ask.setting == setting:
-                        queue = self._scene.queue(setting)
-                        session.call(name, within=ask.within, queue=queue)
+                if name != _FILLED:
+                    session = self._primed[ask, name] = self._scene.loaded.session(ask.probe)
+                    session.call(name, within=ask.within, queue=self._scene.queue(setting))
 
     # Calls.
 
-    def _call_all(self, name: str, asks: list[AskProbe]) -> list[Answer]:
+    def _call_all(self, name: str, asks: list[AskProbe], *, once: bool = False) -> list[Answer]:
         environ = self._world.environ
         own: AbstractContextManager[Loaded | None] = nullcontext(None)
         if environ["CELERY_BROKER_URL"] != self._url:
             own = _closing(self._load(environ))
         with own as other, ThreadPoolExecutor(max_workers=8) as pool:
-            return list(pool.map(lambda ask: self._call(name, ask, other or self._scene.loaded), asks))
+            return list(pool.map(lambda ask: self._call(name, ask, other or self._scene.loaded, once), asks))
 
-    def _call(self, name: str, ask: AskProbe, loaded: Loaded) -> Answer:
+    def _call(self, name: str, ask: AskProbe, loaded: Loaded, once: bool) -> Answer:
         probe = ask.probe
         try:
             if probe.command:
@@ -210,7 +226,7 @@ class Prober:
             session = self._primed.pop((ask, name), None) or loaded.session(probe)
             with session:
                 answer, seen = session.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
-                if name == HEALTHY:
+                if name == HEALTHY and not once:
                     answer = self._again(answer, seen, session, ask)
                 return answer
         except _TROUBLE as error:
@@ -237,22 +253,31 @@ class Prober:
         self, name: str, asks: list[AskProbe], answers: list[Answer], before: frozenset[str]
     ) -> list[Answer]:
         """`answers` with what the calls left in the broker."""
-        # What a killed process would have taken away is not counted.
-        ended = [ask for ask, answer in zip(asks, answers, strict=True) if answer.verdict != "hung"]
-        if len(ended) < len(asks) or name in ("broker_restarts_empty", "broker_fails_over"):
+        if name in ("broker_restarts_empty", "broker_fails_over"):
             return answers
         new = self._traces.new_since(before)
         if not new:
             return answers
         self._traces.remove(new)
-        left = []
-        for ask, answer in zip(asks, answers, strict=True):
-            if len(asks) > 1:  # whose is it?
-                self._call(name, ask, self._scene.loaded)
-                new = self._traces.new_since(before)
-                self._traces.remove(new)
-            left.append(replace(answer, left=(*answer.left, *map(named, new))))
-        return left
+        # What a killed process would have taken away itself is not counted.
+        ended = [ask for ask, answer in zip(asks, answers, strict=True) if answer.verdict != "hung"]
+        left = {asks[0]: new} if len(asks) == len(ended) == 1 else self._leavers(name, ended, before)
+        return [
+            replace(answer, left=(*answer.left, *map(named, left.get(ask, ()))))
+            for ask, answer in zip(asks, answers, strict=True)
+        ]
+
+    def _leavers(self, name: str, asks: list[AskProbe], before: frozenset[str]) -> dict[AskProbe, list[str]]:
+        """What each of these leaves, found by calling them again, half of them at a time."""
+        if not asks:
+            return {}
+        self._call_all(name, asks, once=True)
+        new = self._traces.new_since(before)
+        self._traces.remove(new)
+        if not new or len(asks) == 1:
+            return {asks[0]: new} if new else {}
+        half = len(asks) // 2
+        return self._leavers(name, asks[:half], before) | self._leavers(name, asks[half:], before)
 
     def _load(self, environ: Any) -> Loaded:
         assert self._world.app is not None
@@ -265,7 +290,7 @@ _KINDS = {"threads": "thread", "sockets": "connection"}
 def _grows(counts: list[dict[str, Any]], what: str) -> bool:
     """Whether each call leaves more."""
     numbers = [len(each[what]) if what == "threads" else each[what] for each in counts]
-    return all(later > earlier for earlier, later in zip(numbers, numbers[1:], strict=False))
+    return all(later > earlier for earlier, later in pairwise(numbers))
 
 
 @contextmanager

@@ -165,6 +165,17 @@ HEARTBEATS: dict[str, State] = {
 }
 
 
+#: The faults after which workers are started anew. After the last one nobody waits for them.
+_UPHEAVALS = (
+    "broker_fails_over",
+    "broker_restarts_empty",
+    "worker_killed",
+    "warm_shutdown",
+    "worker_busy_solo",
+    "no_workers",
+)
+
+
 def fault(name: str) -> Fault:
     """The fault of this name, or a project's own. Raises FaultError, LoadError."""
     if ":" not in name:
@@ -184,6 +195,6 @@ def phase(name: str) -> int:
     if name in HEARTBEATS:
         return 2
     needs = set(FAULTS[name].needs) if name in FAULTS else set()
-    if name in ("broker_restarts_empty", "broker_fails_over"):
-        return 5
-    return 3 if needs and needs <= {BROKER, BACKEND, PASSWORD} else 4
+    if needs and needs <= {BROKER, BACKEND, PASSWORD} and name not in _UPHEAVALS:
+        return 3
+    return 5 + _UPHEAVALS.index(name) if name in _UPHEAVALS else 4

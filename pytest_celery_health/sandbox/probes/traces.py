@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _BINDING = "_kombu.binding."
 #: What workers and Celery's own way of asking them make and take away, each in its own time.
 _PASSING = re.compile(
-    r"^(unacked(_index|_mutex)?|_kombu\.binding_deadlines|celery-task-meta-.*"
+    r"^(unacked(_index|_mutex)?|_kombu\.binding_(deadlines|permanent\..*)|celery-task-meta-.*"
     r"|_kombu\.binding\.(.*\.)?(pidbox|celeryev.*)|.*\.reply\..*pidbox|.*\.pidbox|celeryev\..*)$"
 )
 #: Seconds in which what is to go by itself has gone.
@@ -23,9 +23,13 @@ _SETTLES = 0.3
 
 
 class Traces:
-    """The keys of the sandbox's Redis. On another broker nothing is seen, and nothing found."""
+    """The keys of the sandbox's Redis. On another broker nothing is seen, and nothing found.
 
-    def __init__(self, world: World) -> None:
+    queues: those that the app knows, into which others than probes send.
+    """
+
+    def __init__(self, world: World, queues: Iterable[str]) -> None:
+        self._queues = frozenset(queues)
         self._client: Redis | None = None
         url = world.sandbox.launch.url
         if url.startswith("redis"):
@@ -38,7 +42,11 @@ class Traces:
         if self._client is None:
             return frozenset()
         keys = (key.decode(errors="replace") for key in self._client.scan_iter(count=1000))
-        return frozenset(key for key in keys if not _PASSING.match(key))
+        return frozenset(key for key in keys if not _PASSING.match(key) and not self._is_sent_to(key))
+
+    def _is_sent_to(self, key: str) -> bool:
+        # kombu's separator of a queue and its priority, unless the app has one of its own.
+        return key.partition("\x06\x16")[0] in self._queues
 
     def new_since(self, before: frozenset[str]) -> list[str]:
         """What has come, and stays."""
