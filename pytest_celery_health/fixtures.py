@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,9 +14,16 @@ from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.outcome import Outcome, raise_for
 from pytest_celery_health.rows import record
 from pytest_celery_health.run import Run
+from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.session import run_of
 from pytest_celery_health.verdict import judge
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+    from pytest_celery_health.sandbox.fleet import CeleryFleet
 
 
 class CeleryHealth:
@@ -99,3 +106,64 @@ def celery_drill_for(request: pytest.FixtureRequest) -> Drills:
     except TargetError as error:
         hint = "" if run.has_app else f"\n{how_to_begin()}"
         pytest.fail(f"celery_drill: {error}{hint}", pytrace=False)
+
+
+def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
+    from pytest_celery_health.sandbox.fleet import CeleryFleet
+
+    run = run_of(request.config)
+    try:
+        brokers = run.brokers
+        app = own_app(request.config, run)
+        with (
+            brokers.empty(getattr(request, "param", "")) as broker,
+            CeleryFleet(
+                app,
+                broker.target.url,
+                broker.result_url,
+                options=broker.target.options,
+                env=run.contract.sandbox.redirect_env,
+                broker=broker.broker,
+            ) as fleet,
+        ):
+            yield fleet
+            request.node.add_report_section("teardown", "celery_fleet", fleet.told())
+    except (TargetError, SandboxError) as error:
+        pytest.fail(f"celery_fleet: {error}", pytrace=False)
+
+
+def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+
+    run = run_of(request.config)
+    try:
+        if "celery_fleet" in request.fixturenames:
+            raise TargetError("celery_fleet points the app at another broker; a test can have one of the two")
+        world = run.world
+        app = own_app(request.config, run)
+        seen = len(world.notes)
+        with CeleryFaults(world, app, run.contract.sandbox.redirect_env) as faults:
+            yield faults
+            if world.notes[seen:]:
+                request.node.add_report_section("teardown", "celery_faults", "\n".join(world.notes[seen:]))
+    except (TargetError, SandboxError) as error:
+        pytest.fail(f"celery_faults: {error}", pytrace=False)
+
+
+def own_app(config: pytest.Config, run: Run) -> Celery:
+    """The app under test in this process: what the contract says, else the current one.
+
+    Raises TargetError when there is none.
+    """
+    from pytest_celery_health.project import this_process
+
+    name = run.contract.app
+    if run.hook:
+        name = config.hook.pytest_celery_health_app(target=run.target_name)
+    app = this_process.app_of(name)
+    if app is None:
+        raise TargetError(
+            "there is no app: import yours at the top of the test module, or name it in [tool.celery-health]:"
+            f"\n{how_to_begin()}"
+        )
+    return app

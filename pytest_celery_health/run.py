@@ -23,7 +23,9 @@ from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
+from pytest_celery_health.sandbox.world import World
 from pytest_celery_health.verdict import Verdict, judge
 
 _SHARED_LOOK = "look.pickle"
@@ -62,6 +64,8 @@ class Run:
     _experiments: Experiments | None = None
     _trouble: Unseen | None = None
     _drills: Drills | None = None
+    _brokers: EmbeddedBrokers | None = None
+    _world: World | None = None
 
     @property
     def live(self) -> bool:
@@ -162,6 +166,28 @@ class Run:
             self._drills = Drills(self.contract.sandbox, self._spec())
         return self._drills
 
+    @property
+    def brokers(self) -> EmbeddedBrokers:
+        """Brokers for tests of this process. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"it needs a broker of its own to send to; the target {self.target_name} is only looked at"
+            )
+        if self._brokers is None:
+            self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
+        return self._brokers
+
+    @property
+    def world(self) -> World:
+        """A sandbox of this process in which faults are held. Raises TargetError where there must be none."""
+        if self.live:
+            raise TargetError(
+                f"a fault breaks what it is held in; the target {self.target_name} is only looked at"
+            )
+        if self._world is None:
+            self._world = World(self.contract.sandbox, self._spec() if self.has_app else None)
+        return self._world
+
     def refusals(self) -> list[Refusal]:
         """The connections that sealed processes were refused."""
         worlds = (self.sandbox, self._experiments)
@@ -172,6 +198,12 @@ class Run:
         if self._drills is not None:
             drills, self._drills = self._drills, None
             drills.close()
+        if self._world is not None:
+            world, self._world = self._world, None
+            world.close()
+        if self._brokers is not None:
+            embedded, self._brokers = self._brokers, None
+            embedded.close()
         if self._describing is not None:
             self._describing.close()
             self._describing = None

@@ -54,7 +54,8 @@ class SandboxError(Exception):
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
-    Use it as a context manager, or call start() and close(). Not for several threads at once.
+    Use it as a context manager, or call start() and close(). Not for several threads at once. Where `app`
+    names none, and there is neither worker nor beat, it is a broker alone.
 
     rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
     password: of the broker; a random one of 32 characters where none is given.
@@ -99,6 +100,11 @@ class Sandbox:
         if self._target is None:
             raise SandboxError("the sandbox is not running")
         return self._target
+
+    @property
+    def result_url(self) -> str:
+        """A result backend that goes with the broker. Raises SandboxError unless it runs."""
+        return self.launch.result
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -511,6 +517,8 @@ class Sandbox:
     def _describe(self, launch: Launch, over: float) -> Target:
         if self._children():
             info = _app_info((self._running().folder / INFO).read_text(encoding="utf-8"))
+        elif not self.app.app and not self.app.hook:
+            return self._make_target(None, launch.url, launch.options)
         else:
             try:
                 left = max(over - time.monotonic(), 0.1)

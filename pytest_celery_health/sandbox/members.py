@@ -14,6 +14,8 @@ from pytest_celery_health.sandbox.faults import rig_files
 from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
 
 if TYPE_CHECKING:
+    from kombu import Connection
+
     from pytest_celery_health.sandbox.world import World
 
 BEAT = "beat"
@@ -32,6 +34,8 @@ class Member:
     concurrency: int | None = None
     queues: tuple[str, ...] = ()
     serializer: str = "json"
+    #: Of pool, as Celery's module has it; and how many tasks it runs at once.
+    kind: str = ""
     size: int = 1
     #: Processes of the pool of one that was killed, which see by themselves that it has gone.
     orphans: list[int] = field(default_factory=list)
@@ -64,7 +68,7 @@ class Members:
             each.serializer = sandbox.await_worker(each.name).get("serializer", "json")
             self._world.wait(lambda each=each: self._consumes(each), f"{each.name} does not consume")  # type: ignore[misc]
             seen = self.look(each.name)
-            each.queues, each.pool, each.size = tuple(seen["queues"]), seen["pool"], seen["size"]
+            each.queues, each.kind, each.size = tuple(seen["queues"]), seen["pool"], seen["size"]
         self.started = True
 
     def _consumes(self, member: Member) -> bool:
@@ -137,7 +141,7 @@ class Members:
     def busy(self, name: str, number: int) -> Iterator[None]:
         """Have it run so many tasks that do not end."""
         until = self._world.sandbox.folder / f"until-{new_id()}"
-        solo = self.all[name].pool == "solo"  # which hears of nothing while it is busy
+        solo = self.all[name].kind == "solo"  # which hears of nothing while it is busy
         try:
             self._run(name, number, until, keep=solo)
             yield
@@ -149,7 +153,7 @@ class Members:
             return not self.pids(name) if seen is None else not seen["busy"]
 
         self._world.wait(idle, f"worker {name} is still busy")
-        if solo:
+        if solo and self.pids(name):
             self.consume(name, cancel=[_queue_of(name)])
         until.unlink()
 
@@ -174,7 +178,7 @@ class Members:
             seen = self.ask(name, do="look") or {}
             if seen.get("queues") != queues:
                 return False
-            if member.pool != "prefork" or len(seen["children"]) >= member.size:
+            if member.kind != "prefork" or len(seen["children"]) >= member.size:
                 return True
             self.ask(name, do="turn")
             return False
@@ -225,16 +229,19 @@ class Members:
         with self._queue(queue):
             pass
 
+    def purge(self, queues: Sequence[str]) -> None:
+        """Empty queues, those that there are."""
+        with self._connection() as connection:
+            for queue in queues:
+                with suppress(*connection.channel_errors), connection.channel() as channel:
+                    channel.queue_purge(queue)
+
     @contextmanager
     def _queue(self, name: str) -> Iterator[Any]:
-        """A queue that is there for a while, and its channel: straight to the broker, bounded."""
-        from kombu import Connection, Exchange, Queue
+        """A queue that is there for a while, and its channel."""
+        from kombu import Exchange, Queue
 
-        target = self._world.sandbox.target
-        options = dict(target.options)
-        if target.url.startswith("redis"):
-            options |= {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
-        with Connection(target.url, transport_options=options, connect_timeout=_PATIENCE) as connection:
+        with self._connection() as connection:
             channel = connection.default_channel
             exchange = Exchange(name, type="direct")
             queue = Queue(name, exchange, routing_key=name)(channel)
@@ -244,6 +251,16 @@ class Members:
             finally:
                 queue.delete()
                 exchange(channel).delete()
+
+    def _connection(self) -> Connection:
+        """A bounded connection of our own, straight to the broker."""
+        from kombu import Connection
+
+        target = self._world.sandbox.target
+        options = dict(target.options)
+        if target.url.startswith("redis"):
+            options |= {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
+        return Connection(target.url, transport_options=options, connect_timeout=_PATIENCE)
 
     # Beat.
 

@@ -448,6 +448,8 @@ class Fleet:
         self._stopping = False
         self._closed = False
         self._events: list[Event] = []
+        #: The broadcasts that workers got, by command: the tickets of those that want an answer.
+        self.asked: dict[str, set[Any]] = {}
         self.clock = LamportClock()
         self.broker: dict[str, Any] = {}
         urls = connection_url.split(";")
@@ -604,6 +606,7 @@ class Fleet:
             return
         state = worker._state
         command = letter.body["method"]
+        self.asked.setdefault(command, set()).add(letter.body.get("ticket"))
         if state["silent"] or (state["only"] is not None and command not in state["only"]):
             return
         reply_to = letter.body.get("reply_to")

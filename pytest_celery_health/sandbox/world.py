@@ -318,7 +318,7 @@ class World:
             self.members.start()
         if BEAT in needs and not self.members.beating:
             self.members.start_beat()
-        if PREFORK in needs and any(each.pool != "prefork" for each in self.members.all.values()):
+        if PREFORK in needs and any(each.kind != "prefork" for each in self.members.all.values()):
             raise FaultError(f"{who}: the pool of the workers here has no processes; it needs prefork")
 
     def _subjects(self, fault: Fault, arguments: Mapping[str, Any]) -> set[str]:
@@ -361,6 +361,11 @@ class World:
         """Have the broker end at once, and come back without what it held."""
         self.sandbox.stop_broker()
         self.sandbox.restart_broker()
+
+    def purge(self, queues: Sequence[str]) -> None:
+        """Drop what waits in these queues, unless there are workers: they have had it."""
+        if self._sandbox is not None and not self.members.started:
+            self.members.purge(queues)
 
     def second_broker(self) -> str:
         """The URL of another broker, with workers if this one has; both are kept until close()."""

@@ -70,6 +70,7 @@ def _look(loop: Loop) -> dict[str, Any] | None:
         "children": [each.pid for each in processes or () if each.exitcode is None],
         "size": int(loop.pool.num_processes or 1),
         "queues": sorted(queue.name for queue in tasks.queues) if tasks is not None else [],
+        "told to stop": state.should_stop is not None and state.should_stop is not False,
         "stopped": consumer.blueprint.state == TERMINATE,
         "busy": [request.id for request in list(state.active_requests) if request.name == BUSY_TASK],
     }
