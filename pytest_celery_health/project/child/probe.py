@@ -20,12 +20,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 from celery import Celery
-from kombu import Producer
-from kombu.utils.json import dumps
 
 from pytest_celery_health.masking import mask, secrets_in
 from pytest_celery_health.project.child import web
@@ -36,6 +34,8 @@ from pytest_celery_health.project.child.verdicts import body_of, figures, meanin
 
 #: Priorities over which messages are spread: those of which kombu makes a key each on Redis.
 _PRIORITIES = (0, 3, 6, 9)
+#: Above the layer of this module, and asked for by name.
+_FILLING = "pytest_celery_health.sandbox.filling:Filling"
 _LONGEST = 300
 
 
@@ -153,6 +153,7 @@ class _Session:
         urls = (os.environ.get("CELERY_BROKER_URL", ""), os.environ.get("CELERY_RESULT_BACKEND", ""))
         self._secrets = [each for each in secrets_in(*urls) if len(each) > 3]
         self._logged: list[str] = []
+        self._filling: Any = None
         logging.getLogger().addHandler(_Kept(self._logged))
 
     def do(self, do: str, **what: Any) -> dict[str, Any]:
@@ -229,50 +230,25 @@ class _Session:
     # What the world of the probe needs to be done by the app's own means.
 
     def fill(self, queue: str, count: int) -> None:
-        """Put messages into a queue, over all priorities. Nobody is there to run what they say."""
-        with self.app.connection_for_write(connect_timeout=4) as connection:
-            channel = connection.default_channel
-            if connection.transport.driver_type == "amqp":
-                self._queue(queue)(channel).declare()
-            publish = Producer(channel, auto_declare=False).publish
-            with _piped(channel) if connection.transport.driver_type == "redis" else nullcontext():
-                for number in range(count):
-                    priority = _PRIORITIES[number % len(_PRIORITIES)]
-                    publish([[], {}, {}], routing_key=queue, priority=priority, serializer="json")
-            if connection.transport.driver_type == "amqp":
-                channel.queue_declare(queue=queue, passive=True)  # an answer: it has them all
+        """Have every queue of the app's be there, one of them with messages, over all priorities."""
+        self._filling = attribute(_FILLING)(self.app)
+        spread = {each: len(range(index, count, len(_PRIORITIES))) for index, each in enumerate(_PRIORITIES)}
+        for name in {*describe(self.app, "")["queues"], queue}:
+            self._filling.put(
+                name,
+                ready=spread if name == queue else {},
+                unacked=0,
+                unacked_for=0.0,
+                task="celery_health.waits",
+                args=(),
+                kwargs={},
+                eta=None,
+                expires=None,
+            )
 
-    def purge(self, queue: str) -> None:
-        """Take all messages out of a queue."""
-        with self.app.connection_for_write(connect_timeout=4) as connection:
-            connection.default_channel.queue_purge(queue)
-
-    def delete(self, queue: str) -> None:
-        """Remove a queue, from a broker on which it had to be declared."""
-        with self.app.connection_for_write(connect_timeout=4) as connection:
-            if connection.transport.driver_type == "amqp":
-                connection.default_channel.queue_delete(queue)
-
-    def _queue(self, name: str) -> Any:
-        queues = self.app.amqp.queues
-        return queues[name] if name in queues else queues.new_missing(name)
-
-
-@contextmanager
-def _piped(channel: Any) -> Iterator[None]:
-    """On Redis, have kombu's messages come in one round trip."""
-    with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
-
-        def put(queue: str, message: Any, **_: Any) -> None:
-            priority = channel._get_message_priority(message, reverse=False)
-            pipe.lpush(channel._q_for_pri(queue, priority), dumps(message))
-
-        channel._put = put
-        try:
-            yield
-        finally:
-            del channel._put
-        pipe.execute()
+    def empty(self) -> None:
+        """Have them all be gone."""
+        self._filling.close()
 
 
 class _Kept(logging.Handler):

@@ -20,7 +20,7 @@ from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
 from pytest_celery_health.sandbox.probes.states import DESERTED, HEARTBEATS, Scene, fault, phase
-from pytest_celery_health.sandbox.probes.traces import Traces, named
+from pytest_celery_health.sandbox.probes.traces import Trace, new_since, traces_of
 from pytest_celery_health.sandbox.proxy import ProxyError
 from pytest_celery_health.sandbox.world import World
 
@@ -109,7 +109,7 @@ class Prober:
             deserted = [pair for pair in scenes if phase(pair[0]) == 0]
             if not deserted:  # while the app is loaded there
                 self._start()
-            self._traces = Traces(world, loaded.told()["queues"])
+            self._traces = traces_of(world, loaded.told()["queues"])
             stack.callback(self._traces.close)
             if deserted:
                 with world.hold("no_workers") if world.members.started else nullcontext():
@@ -157,7 +157,7 @@ class Prober:
             with self._made(name, setting) as still:
                 if name == _FILLED:
                     self._prime(setting)
-                before = self._traces.seen()
+                before = self._traces.seen(name)
                 answers = self._call_all(name, asks)
                 if still is None or still():
                     yield self._with_left(name, asks, answers, before)
@@ -250,12 +250,12 @@ class Prober:
         return replace(answer, left=tuple(left))
 
     def _with_left(
-        self, name: str, asks: list[AskProbe], answers: list[Answer], before: frozenset[str]
+        self, name: str, asks: list[AskProbe], answers: list[Answer], before: frozenset[Trace]
     ) -> list[Answer]:
         """`answers` with what the calls left in the broker."""
         if name in ("broker_restarts_empty", "broker_fails_over"):
             return answers
-        new = self._traces.new_since(before)
+        new = new_since(before, self._traces, name)
         if not new:
             return answers
         self._traces.remove(new)
@@ -263,16 +263,18 @@ class Prober:
         ended = [ask for ask, answer in zip(asks, answers, strict=True) if answer.verdict != "hung"]
         left = {asks[0]: new} if len(asks) == len(ended) == 1 else self._leavers(name, ended, before)
         return [
-            replace(answer, left=(*answer.left, *map(named, left.get(ask, ()))))
+            replace(answer, left=(*answer.left, *map(str, left.get(ask, ()))))
             for ask, answer in zip(asks, answers, strict=True)
         ]
 
-    def _leavers(self, name: str, asks: list[AskProbe], before: frozenset[str]) -> dict[AskProbe, list[str]]:
+    def _leavers(
+        self, name: str, asks: list[AskProbe], before: frozenset[Trace]
+    ) -> dict[AskProbe, list[Trace]]:
         """What each of these leaves, found by calling them again, half of them at a time."""
         if not asks:
             return {}
         self._call_all(name, asks, once=True)
-        new = self._traces.new_since(before)
+        new = new_since(before, self._traces, name)
         self._traces.remove(new)
         if not new or len(asks) == 1:
             return {asks[0]: new} if new else {}

@@ -92,17 +92,18 @@ class Scene:
 State = Callable[[Scene, Setting], AbstractContextManager[Callable[[], bool] | None]]
 
 
-@contextmanager
-def _filled(scene: Scene, setting: Setting) -> Iterator[None]:
-    queue = scene.queue(setting)
-    with scene.loaded.session(_NOTHING) as session, scene.fleet() as fleet:
-        scene.workers(fleet)
-        session.do("fill", queue=queue, count=setting.depth)
-        try:
-            yield
-        finally:
-            session.do("purge", queue=queue)
-            session.do("delete", queue=queue)
+def _holding(count: Callable[[Setting], int]) -> State:
+    @contextmanager
+    def act(scene: Scene, setting: Setting) -> Iterator[None]:
+        with scene.loaded.session(_NOTHING) as session, scene.fleet() as fleet:
+            scene.workers(fleet)
+            session.do("fill", queue=scene.queue(setting), count=count(setting))
+            try:
+                yield
+            finally:
+                session.do("empty")
+
+    return act
 
 
 @contextmanager
@@ -148,8 +149,8 @@ _NOTHING = Probe(call="builtins:dict")
 #: Those that need a broker without real workers, and those of a world that has beat and workers.
 DESERTED: dict[str, State] = {
     "new_broker": _staffed,
-    "queue_filled": _filled,
-    "queue_drained": _staffed,
+    "queue_filled": _holding(lambda setting: setting.depth),
+    "queue_drained": _holding(lambda _: 0),
     "beat_alone": _beat_alone,
     "task_runs": _running(-_TASK_MARGIN),
     "task_stuck": _running(1.0),

@@ -2,70 +2,135 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
+from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.world import World
 
 if TYPE_CHECKING:
     from redis import Redis
 
 _BINDING = "_kombu.binding."
-#: What workers and Celery's own way of asking them make and take away, each in its own time.
+_SEPARATOR = "\x06\x16"
+#: What workers, and Celery's own way of asking them, make and take away, each in its own time.
 _PASSING = re.compile(
     r"^(unacked(_index|_mutex)?|_kombu\.binding_(deadlines|permanent\..*)|celery-task-meta-.*"
-    r"|_kombu\.binding\.(.*\.)?(pidbox|celeryev.*)|.*\.reply\..*pidbox|.*\.pidbox|celeryev\..*)$"
+    r"|_kombu\.binding\.(.*\.)?(pidbox|celeryev.*)|.*\.pidbox|celeryev\..*|amq\.gen-.*)$"
 )
 #: Seconds in which what is to go by itself has gone.
 _SETTLES = 0.3
+_PATIENCE = 30.0
 
 
-class Traces:
-    """The keys of the sandbox's Redis. On another broker nothing is seen, and nothing found.
+@dataclass(frozen=True, order=True)
+class Trace:
+    """Something in a broker: a queue, or a key that is none. `key` is where Redis has it."""
 
-    queues: those that the app knows, into which others than probes send.
-    """
+    kind: str
+    name: str
+    key: str = ""
+    member: bytes = b""
 
-    def __init__(self, world: World, queues: Iterable[str]) -> None:
-        self._queues = frozenset(queues)
-        self._client: Redis | None = None
-        url = world.sandbox.launch.url
-        if url.startswith("redis"):
-            from redis import Redis
+    def __str__(self) -> str:
+        return f"the {self.kind} {self.name}"
 
-            self._client = Redis.from_url(url, socket_timeout=5)
 
-    def seen(self) -> frozenset[str]:
-        """What there is now."""
-        if self._client is None:
-            return frozenset()
-        keys = (key.decode(errors="replace") for key in self._client.scan_iter(count=1000))
-        return frozenset(key for key in keys if not _PASSING.match(key) and not self._is_sent_to(key))
+class Traces(Protocol):
+    """What there is in one kind of broker."""
 
-    def _is_sent_to(self, key: str) -> bool:
-        # kombu's separator of a queue and its priority, unless the app has one of its own.
-        return key.partition("\x06\x16")[0] in self._queues
+    def seen(self, world: str) -> frozenset[Trace]:
+        """What there is now, in the world of this name."""
+        ...
 
-    def new_since(self, before: frozenset[str]) -> list[str]:
-        """What has come, and stays."""
-        over = time.monotonic() + _SETTLES
-        while (new := self.seen() - before) and time.monotonic() < over:
-            time.sleep(0.02)
-        return sorted(new)
+    def remove(self, traces: Iterable[Trace]) -> None: ...
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Take it away again."""
-        keys = list(keys)
-        if keys and self._client is not None:
-            self._client.delete(*keys)
+    def close(self) -> None: ...
+
+
+def traces_of(world: World, queues: Iterable[str]) -> Traces:
+    """Of the world's broker. queues: those that the app knows, into which others than probes send."""
+    if world.sandbox.launch.url.startswith("redis"):
+        return _OnRedis(world.sandbox.launch.url, frozenset(queues))
+    return _OnRabbit(world)
+
+
+def new_since(before: frozenset[Trace], traces: Traces, world: str) -> list[Trace]:
+    """What has come, and stays."""
+    over = time.monotonic() + _SETTLES
+    while (new := traces.seen(world) - before) and time.monotonic() < over:
+        time.sleep(0.02)
+    return sorted(new)
+
+
+class _OnRedis:
+    def __init__(self, url: str, queues: frozenset[str]) -> None:
+        from redis import Redis
+
+        self._queues = queues
+        self._client: Redis = Redis.from_url(url, socket_timeout=5)
+
+    def seen(self, _: str) -> frozenset[Trace]:
+        found: set[Trace] = set()
+        for key in (key.decode(errors="replace") for key in self._client.scan_iter(count=1000)):
+            if _PASSING.match(key) or key.partition(_SEPARATOR)[0] in self._queues:
+                continue
+            if not key.startswith(_BINDING):
+                found.add(Trace("key", key, key))
+                continue
+            for member in self._client.sscan_iter(key, count=1000):
+                queue = member.decode(errors="replace").rpartition(_SEPARATOR)[2]
+                found.add(Trace("queue", queue, key, member))
+        return frozenset(found)
+
+    def remove(self, traces: Iterable[Trace]) -> None:
+        for trace in traces:
+            if trace.member:
+                self._client.srem(trace.key, trace.member)
+            else:
+                self._client.delete(trace.key)
 
     def close(self) -> None:
-        if self._client is not None:
-            self._client.close()
+        self._client.close()
 
 
-def named(key: str) -> str:
-    """As a reader knows it: a key of kombu's is a queue."""
-    return f"the queue {key.removeprefix(_BINDING)}" if key.startswith(_BINDING) else f"the key {key}"
+class _OnRabbit:
+    """Its own tool takes a second to say what there is, so it is asked in two worlds only."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def seen(self, world: str) -> frozenset[Trace]:
+        if world not in ("", "new_broker"):
+            return frozenset()
+        launch = self._world.sandbox.launch
+        tool = Path(launch.argv[0]).with_name("rabbitmqctl")
+        try:
+            done = subprocess.run(  # noqa: S603 - beside the server that we started
+                [str(tool), "-q", "list_queues", "name", "--no-table-headers"],
+                env={"PATH": os.environ.get("PATH", os.defpath), **launch.env},
+                capture_output=True,
+                text=True,
+                timeout=_PATIENCE,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SandboxError(f"RabbitMQ does not say what queues it has: {error}") from error
+        names = (line.strip() for line in done.stdout.splitlines())
+        return frozenset(Trace("queue", name) for name in names if name and not _PASSING.match(name))
+
+    def remove(self, traces: Iterable[Trace]) -> None:
+        from kombu import Connection
+
+        with Connection(self._world.sandbox.launch.url, connect_timeout=5) as connection:
+            for trace in traces:
+                connection.default_channel.queue_delete(trace.name)
+
+    def close(self) -> None:
+        pass
