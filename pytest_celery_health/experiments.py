@@ -5,6 +5,7 @@ An experiment is a function that begins it and returns what waits for its fact, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytest_celery_health.facts import (
     AskHandlers,
     AskLogs,
     AskMetrics,
+    AskProbe,
     AskTrials,
     Fact,
     Unseen,
@@ -28,8 +30,10 @@ from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.drills.log_lines import logged
 from pytest_celery_health.sandbox.drills.metrics import scraped
+from pytest_celery_health.sandbox.probes.prober import Prober
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.sandbox.world import World
 
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
@@ -38,7 +42,7 @@ _TRY = 60.0
 
 _TROUBLE = (ProjectError, SandboxError, KeeperGoneError, TargetError)
 
-Waits = Callable[[], Fact]
+Waits = Callable[[], Fact | Unseen]
 
 
 class Experiments:
@@ -50,6 +54,8 @@ class Experiments:
         self._spec = spec
         self._sandbox: Sandbox | None = None
         self._brokerless: Brokerless | None = None
+        self._world: World | None = None
+        self._prober: Prober | None = None
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
         self._closers: list[Callable[[], None]] = []
@@ -66,6 +72,9 @@ class Experiments:
                     self._waits[ask] = _EXPERIMENTS[type(ask)](self, ask)
                 except _TROUBLE as error:
                     self._found[ask] = Unseen(str(error))
+        if self._prober is not None:  # at work while the others are waited for
+            self._prober.start()
+            self._prober = None
         for ask in asks:
             if ask not in self._found:
                 self._found[ask] = _result(self._waits.pop(ask))
@@ -91,6 +100,41 @@ class Experiments:
             self._brokerless = Brokerless(self._spec, self.app)
             self._closers.insert(0, self._brokerless.close)
         return self._brokerless
+
+    def prober(self) -> Prober:
+        """Who calls the probes of this look, all in one world."""
+        if self._world is None:
+            self._world = World(self._spec, self.app)
+            self._closers.insert(0, self._world.close)
+        if self._prober is None:
+            self._prober = Prober(self._world)
+            self.closing(self._prober.close)
+        return self._prober
+
+    def apart(self, play: Callable[[Drills], Fact]) -> Waits:
+        """Have a crew of its own play, while others are at work. Raises TargetError where there must be none."""
+        crew = self.drills().another()
+        self.closing(crew.close)
+        ended: list[Fact | BaseException] = []
+
+        def run() -> None:
+            try:
+                ended.append(play(crew))
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+                ended.append(error)
+            finally:
+                crew.close()
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+
+        def wait() -> Fact:
+            thread.join()
+            if isinstance(ended[0], BaseException):
+                raise ended[0]
+            return ended[0]
+
+        return wait
 
     def closing(self, close: Callable[[], None]) -> None:
         """Have this called at the end; it may be called twice."""
@@ -121,15 +165,20 @@ def _trials(lab: Experiments, ask: AskTrials) -> Waits:
 
 
 def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
-    return lambda: drilled(lab.drills(), ask)
+    crew = lab.drills()
+    return lambda: drilled(crew, ask)
 
 
 def _scraped(lab: Experiments, ask: AskMetrics) -> Waits:
-    return lambda: scraped(lab.drills(), ask.plan)
+    return lab.apart(lambda crew: scraped(crew, ask.plan))
 
 
 def _logged(lab: Experiments, ask: AskLogs) -> Waits:
-    return lambda: logged(lab.drills(), ask)
+    return lab.apart(lambda crew: logged(crew, ask))
+
+
+def _probed(lab: Experiments, ask: AskProbe) -> Waits:
+    return lab.prober().add(ask)
 
 
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
@@ -137,5 +186,6 @@ _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskHandlers: _handlers,
     AskMetrics: _scraped,
     AskLogs: _logged,
+    AskProbe: _probed,
     AskTrials: _trials,
 }

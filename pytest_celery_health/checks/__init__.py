@@ -8,6 +8,7 @@ from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
 from pytest_celery_health.checks.logs import LogsArrive
 from pytest_celery_health.checks.metrics import MetricsScraped
+from pytest_celery_health.checks.probe import ProbeTells
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
 from pytest_celery_health.checks.survive import HandlersSurvive
@@ -19,6 +20,7 @@ CHECKS: dict[str, type[Check]] = {
     "handlers": HandlersConnected,
     "metrics": MetricsScraped,
     "logs": LogsArrive,
+    "probe": ProbeTells,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "survive": HandlersSurvive,
@@ -34,6 +36,7 @@ __all__ = [
     "HandlersSurvive",
     "LogsArrive",
     "MetricsScraped",
+    "ProbeTells",
     "QueueDepth",
     "ScheduleRuns",
     "WorkersAnswer",

@@ -14,6 +14,7 @@ from pytest_celery_health.facts.asks import (
     AskHandlers,
     AskLogs,
     AskMetrics,
+    AskProbe,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -24,6 +25,7 @@ from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
 from pytest_celery_health.facts.logs import Delivery, LogHandler, LogLine, Logs
 from pytest_celery_health.facts.metrics import Count, Counted, Gauged, Sample, Scraped, ScrapePlan
+from pytest_celery_health.facts.probes import Answer, Probe, Probed, Setting
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -42,6 +44,7 @@ from pytest_celery_health.facts.unseen import NOT_ASKED, Unseen
 
 __all__ = [
     "NOT_ASKED",
+    "Answer",
     "App",
     "Ask",
     "AskApp",
@@ -50,6 +53,7 @@ __all__ = [
     "AskHandlers",
     "AskLogs",
     "AskMetrics",
+    "AskProbe",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
@@ -71,6 +75,8 @@ __all__ = [
     "LogLine",
     "Logs",
     "Output",
+    "Probe",
+    "Probed",
     "Progress",
     "Queue",
     "Queues",
@@ -79,6 +85,7 @@ __all__ = [
     "Schedule",
     "ScrapePlan",
     "Scraped",
+    "Setting",
     "Snapshot",
     "Trial",
     "Trials",

@@ -10,6 +10,7 @@ from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
 from pytest_celery_health.facts.logs import Logs
 from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
+from pytest_celery_health.facts.probes import Probe, Probed, Setting
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
 
@@ -182,3 +183,25 @@ class AskLogs(Ask):
         if not isinstance(other, AskLogs) or self.pool != other.pool:
             return None
         return AskLogs(tuple(dict.fromkeys(self.loggers + other.loggers)), self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class AskProbe(Ask):
+    """What a health check of the project says in the healthy world, and in each of these.
+
+    within: seconds in which it should answer; it is killed some time later.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Probed,)
+    tried: ClassVar[bool] = True
+
+    probe: Probe
+    worlds: tuple[str, ...]
+    within: float
+    setting: Setting
+
+    def joined(self, other: Ask) -> AskProbe | None:
+        if not isinstance(other, AskProbe) or (self.probe, self.setting) != (other.probe, other.setting):
+            return None
+        worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
+        return AskProbe(self.probe, worlds, max(self.within, other.within), self.setting)
