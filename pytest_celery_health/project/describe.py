@@ -304,8 +304,9 @@ class Asked(Generic[T]):
 
     def _too_late(self) -> str:
         doing = "answer" if self._kind.word == "call" else "load"
-        at = _still_at(self._last_words(65536))
-        return f"{self._subject} did not {doing} within {spell(self._timeout)}{at}"
+        at = still_at(self._last_words(65536))
+        where = f"; it was at {at}" if at else ""
+        return f"{self._subject} did not {doing} within {spell(self._timeout)}{where}"
 
     def _ended(self) -> str:
         try:
@@ -325,8 +326,8 @@ class Asked(Generic[T]):
 _DUMP = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)(?: in (?P<name>.+))?$', re.MULTILINE)
 
 
-def _still_at(output: str) -> str:
-    """Where faulthandler saw the child, the innermost frame and the user's own."""
+def still_at(output: str) -> str:
+    """Where faulthandler saw the child last, "file:line in name" of the user's innermost frame."""
     _, found, dump = output.rpartition("Timeout (")
     # The main thread is dumped last.
     frames = [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []
@@ -337,4 +338,4 @@ def _still_at(output: str) -> str:
         (f for f in frames if not f["file"].startswith(library) and "site-packages" not in f["file"]),
         frames[0],
     )
-    return f"; it was at {own['file']}:{own['line']} in {own['name']}"
+    return f"{own['file']}:{own['line']} in {own['name']}"

@@ -61,7 +61,7 @@ def _end_with_parent(fd: int) -> None:
 
 def _work(what: str, job: dict[str, Any]) -> str:
     from pytest_celery_health.project import values
-    from pytest_celery_health.project.child.load import attribute, load
+    from pytest_celery_health.project.child.load import attribute, load, set_up_django
 
     if ":" in what:  # one of ours, which loads the app itself
         return values.dump({"value": attribute(what)(job)})
@@ -72,22 +72,13 @@ def _work(what: str, job: dict[str, Any]) -> str:
 
         return values.dump({"value": describe(app, job["app"])})
     job["doing"] = f"{job['function']}()"
-    _set_up_django()
+    set_up_django()
     function = attribute(job["function"])
     found = function()
     if hasattr(found, "__await__"):
         found.close()
         raise TypeError("it is async; wrap it in a function that is not")
     return values.dump({"value": found})
-
-
-def _set_up_django() -> None:
-    if os.environ.get("DJANGO_SETTINGS_MODULE"):
-        import django  # type: ignore[import-untyped,unused-ignore]
-        from django.apps import apps  # type: ignore[import-untyped,unused-ignore]
-
-        if not apps.ready:
-            django.setup()
 
 
 def _tell(error: BaseException, job: dict[str, Any]) -> str:

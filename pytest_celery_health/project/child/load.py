@@ -47,6 +47,16 @@ def load(app: str, *, hook: str = "", target: str = "") -> Celery:
     return found
 
 
+def set_up_django() -> None:
+    """Have models and checks of a Django project be importable; nothing where there is no Django."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE"):
+        import django  # type: ignore[import-untyped,unused-ignore]
+        from django.apps import apps  # type: ignore[import-untyped,unused-ignore]
+
+        if not apps.ready:
+            django.setup()
+
+
 def _redirect(app: Celery) -> None:
     redirect(app, os.environ["CELERY_BROKER_URL"], os.environ.get("CELERY_RESULT_BACKEND", ""))
 
