@@ -5,10 +5,11 @@ An experiment is a function that begins it and returns what waits for its fact, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskPublishers, AskTrials, Fact, Unseen
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -17,6 +18,7 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.publishing import Publishers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
@@ -42,6 +44,7 @@ class Experiments:
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
         self._closers: list[Callable[[], None]] = []
+        self._publishers: Publishers | None = None
 
     def facts(
         self, asks: Iterable[Ask], sandbox: Sandbox | None
@@ -63,8 +66,9 @@ class Experiments:
         return tried, {kind: why for ask, why in found if isinstance(why, Unseen) for kind in ask.kinds}
 
     def refusals(self) -> list[Refusal]:
-        """The connections that were refused in the world without a broker."""
-        return [] if self._brokerless is None else self._brokerless.refusals()
+        """The connections that were refused in worlds of our own."""
+        worlds = (self._brokerless, self._publishers)
+        return [refusal for world in worlds if world is not None for refusal in world.refusals()]
 
     def close(self) -> None:
         """End what is running."""
@@ -80,6 +84,13 @@ class Experiments:
             self._brokerless = Brokerless(self._spec, self.app)
             self._closers.insert(0, self._brokerless.close)
         return self._brokerless
+
+    def publishers(self) -> Publishers:
+        """Where publishers are tried."""
+        if self._publishers is None:
+            self._publishers = Publishers(self._spec, self.app)
+            self.closing(self._publishers.close)
+        return self._publishers
 
     def closing(self, close: Callable[[], None]) -> None:
         """Have this called at the end; it may be called twice."""
@@ -113,8 +124,32 @@ def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
     return lambda: drilled(lab.drills(), ask)
 
 
+def _published(lab: Experiments, ask: AskPublishers) -> Waits:
+    """Beside what else is tried: most of the time it waits for somebody who hangs."""
+    publishers = lab.publishers()
+    found: list[Fact | BaseException] = []
+
+    def publish() -> None:
+        try:
+            found.append(publishers.published(ask))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            found.append(error)
+
+    thread = threading.Thread(target=publish, name=f"celery-health {ask.call}", daemon=True)
+    thread.start()
+
+    def wait() -> Fact:
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    return wait
+
+
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
+    AskPublishers: _published,
     AskTrials: _trials,
 }

@@ -12,6 +12,7 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskPublishers,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -20,6 +21,7 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.publishers import Published, Publishing
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -44,6 +46,7 @@ __all__ = [
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskPublishers",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
@@ -59,6 +62,8 @@ __all__ = [
     "Leak",
     "Output",
     "Progress",
+    "Published",
+    "Publishing",
     "Queue",
     "Queues",
     "RunningTask",

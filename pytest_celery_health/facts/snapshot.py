@@ -10,11 +10,14 @@ from typing import TypeAlias, TypeVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queue, Queues, Schedule, Unacked, Workers
 from pytest_celery_health.facts.unseen import Unseen
 
 T = TypeVar("T")
-Fact: TypeAlias = Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled
+Fact: TypeAlias = (
+    Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled | Published
+)
 
 #: Told to checks whose fact nobody put into the snapshot.
 _NOT_LOOKED_AT = "it was not looked at"
@@ -81,6 +84,13 @@ class Snapshot:
             if isinstance(fact, Drilled) and (fact.task, fact.pool) == (task, pool):
                 return fact
         return self.unseen.get(Drilled, Unseen(_NOT_LOOKED_AT))
+
+    def published(self, call: str, then: str = "") -> Published | Unseen:
+        """The calls of this function."""
+        for fact in self.facts:
+            if isinstance(fact, Published) and (fact.call, fact.then) == (call, then):
+                return fact
+        return self.unseen.get(Published, Unseen(_NOT_LOOKED_AT))
 
     @property
     def unacked(self) -> Unacked | Unseen:

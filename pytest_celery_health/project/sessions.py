@@ -62,6 +62,9 @@ class Sessions(Asked[Mapping[str, Any]]):
             self._remove()
             raise
 
+    def __enter__(self) -> Sessions:
+        return self
+
     def result(self) -> Mapping[str, Any]:
         """What the process told of what it has loaded, once it has. Raises ProjectError."""
         if self._line is None:

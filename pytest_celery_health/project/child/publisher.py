@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from celery import Celery
 
 from pytest_celery_health.project.child.describe import describe
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
+from pytest_celery_health.project.child.redirect import redirect
 from pytest_celery_health.project.child.sessions import called, serve
+
+_NO_BACKEND = ("", "disabled", "disabled://")
+_DEFAULT_PORT = 6379
 
 
 def publisher(job: dict[str, Any]) -> None:
-    """Serve sessions in which `job["function"]` and `job["then"]` can be called."""
-    app = load(job["app"], hook=job["hook"], target=job["target"])
+    """Serve sessions in which `job["function"]` and `job["then"]` can be called.
+
+    The parent is told the "queues" that the app knows, and of its result "backend", which a publisher has
+    to do with: "none", "broker" if that is the same server, or "other".
+    """
+    own: list[str] = []
+    app = load(
+        job["app"], hook=job["hook"], target=job["target"], found_is=lambda it: own.append(_backend(it))
+    )
     set_up_django()
+    if own == ["none"]:
+        # The sandbox gives every app a backend. Publishers that have none have nothing to do with it.
+        redirect(app, os.environ["CELERY_BROKER_URL"], "")
     functions = {name: _function(job, job[name]) for name in ("function", "then") if job[name]}
     job["doing"] = ""
     told = describe(app, job["app"])
-    serve(job, {"queues": told["queues"]}, lambda: _Publishes(app, functions, job["path"]))
+    serve(job, {"queues": told["queues"], "backend": own[0]}, lambda: _Publishes(app, functions, job["path"]))
+
+
+def _backend(app: Celery) -> str:
+    found = app.conf["result_backend"]
+    if found is None or str(found) in _NO_BACKEND:
+        return "none"
+    if os.environ.get("CELERY_RESULT_BACKEND", "").startswith("rpc") and not str(found).startswith("rpc"):
+        return "none"  # of a kind that this sandbox has not
+    broker = app.conf["broker_write_url"] or app.conf["broker_url"]
+    return "broker" if _place(str(found)) == _place(str(broker)) else "other"
+
+
+def _place(url: str) -> tuple[str, int]:
+    place = urlsplit(url)
+    return place.hostname or "", place.port or _DEFAULT_PORT
 
 
 def _function(job: dict[str, Any], name: str) -> Callable[[], Any]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import difflib
 
-from pytest_celery_health.sandbox.faults import brokers, hosts, ways
+from pytest_celery_health.sandbox.faults import blocks, brokers, hosts, ways
 from pytest_celery_health.sandbox.faults.base import Fault, FaultError
 
 __all__ = ["FAULTS", "Fault", "FaultError", "known"]
 
-FAULTS: dict[str, Fault] = {fault.name: fault for module in (ways, brokers, hosts) for fault in module.FAULTS}
+FAULTS: dict[str, Fault] = {
+    fault.name: fault for module in (ways, brokers, blocks, hosts) for fault in module.FAULTS
+}
 
 
 def known(fault: str | Fault) -> Fault:
