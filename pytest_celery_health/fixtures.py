@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,9 +15,16 @@ from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.outcome import Outcome, raise_for
 from pytest_celery_health.rows import record
 from pytest_celery_health.run import Run
+from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.session import run_of
 from pytest_celery_health.verdict import judge
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+    from pytest_celery_health.sandbox.fleet import CeleryFleet
 
 
 class CeleryHealth:
@@ -65,3 +74,62 @@ def celery_drill_for(request: pytest.FixtureRequest) -> Drills:
     except TargetError as error:
         hint = "" if run.has_app else f"\n{how_to_begin()}"
         pytest.fail(f"celery_drill: {error}{hint}", pytrace=False)
+
+
+def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
+    from pytest_celery_health.project.child.load import LoadError
+    from pytest_celery_health.sandbox.fleet import CeleryFleet
+    from pytest_celery_health.sandbox.here import provided
+
+    run = run_of(request.config)
+    env = run.contract.sandbox.redirect_env
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(run.brokers.empty(getattr(request, "param", "")))
+            url = broker.target.url
+            with provided(url, env):
+                app = own_app(request.config, run)
+        except (TargetError, SandboxError, LoadError) as error:
+            pytest.fail(f"celery_fleet: {error}", pytrace=False)
+        fleet = CeleryFleet(
+            app, url, broker.launch.result, options=broker.target.options, env=env, broker=broker.broker
+        )
+        yield stack.enter_context(fleet)
+        request.node.add_report_section("teardown", "celery_fleet", fleet.told())
+
+
+def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+
+    run = run_of(request.config)
+    try:
+        if "celery_fleet" in request.fixturenames:
+            raise TargetError("celery_fleet points the app at another broker; a test can have one of the two")
+        world = run.world
+        app = own_app(request.config, run)
+        seen = len(world.notes)
+        with CeleryFaults(world, app, run.contract.sandbox.redirect_env) as faults:
+            yield faults
+            if world.notes[seen:]:
+                request.node.add_report_section("teardown", "celery_faults", "\n".join(world.notes[seen:]))
+    except (TargetError, SandboxError) as error:
+        pytest.fail(f"celery_faults: {error}", pytrace=False)
+
+
+def own_app(config: pytest.Config, run: Run) -> Celery:
+    """The app under test in this process: what the contract says, else the current one.
+
+    Raises TargetError when there is none.
+    """
+    from pytest_celery_health.project import this_process
+
+    name = run.contract.app
+    if run.hook:
+        name = config.hook.pytest_celery_health_app(target=run.target_name)
+    app = this_process.app_of(name)
+    if app is None:
+        raise TargetError(
+            "there is no app: import yours at the top of the test module, or name it in [tool.celery-health]:"
+            f"\n{how_to_begin()}"
+        )
+    return app

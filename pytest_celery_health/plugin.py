@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_celery_health.clock import CeleryClock
     from pytest_celery_health.fixtures import CeleryHealth
     from pytest_celery_health.record.in_process import CelerySignals
     from pytest_celery_health.sandbox.drills.crew import Drills
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+    from pytest_celery_health.sandbox.fleet import CeleryFleet
 
 MARKER = "celery_health"
 
@@ -114,3 +117,41 @@ def celery_drill(request: pytest.FixtureRequest) -> Drills:
     from pytest_celery_health.fixtures import celery_drill_for
 
     return celery_drill_for(request)
+
+
+@pytest.fixture
+def celery_fleet(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
+    """Simulated workers, filled queues and events on a broker of the test's own, to which the app points.
+
+    `worker("w1@sim", active=[RunningTask("shop.report", running_for=301)])`, `queue("billing", ready=1204)`.
+    """
+    from pytest_celery_health.fixtures import celery_fleet_for
+
+    yield from celery_fleet_for(request)
+
+
+@pytest.fixture
+def celery_clock() -> Iterator[CeleryClock]:
+    """Freezes the time that the code under test sees; transports, deadlines and other threads go on.
+
+    `freeze(moment)`, also as a context manager, `move_to(moment)`, `shift("121s")`, `now`.
+    """
+    try:
+        from pytest_celery_health.clock import CeleryClock
+    except ModuleNotFoundError as error:
+        if error.name != "freezegun":
+            raise
+        pytest.fail(str(error), pytrace=False)
+    with CeleryClock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def celery_faults(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
+    """Holds faults of broker, result backend, HTTP hosts, workers and beat: `celery_faults.broker_hangs()`.
+
+    The app points at a broker of the test's own, through a proxy that breaks on demand.
+    """
+    from pytest_celery_health.fixtures import celery_faults_for
+
+    yield from celery_faults_for(request)

@@ -96,7 +96,7 @@ class AlertsReach(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         drilled = seen.drilled(self.task, self.pool)
         if isinstance(drilled, Unseen):
-            yield Finding.unseen("alerts", drilled)
+            yield Finding.unseen("", drilled, hint="alerts")
             return
         endings = {ending.end: ending for ending in self._shown(drilled)}
         total = reached = 0

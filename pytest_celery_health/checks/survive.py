@@ -66,7 +66,7 @@ class HandlersSurvive(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         trials = seen.trials
         if isinstance(trials, Unseen):
-            yield Finding.unseen("handlers", trials)
+            yield Finding.unseen("", trials, hint="handlers")
             return
         names = [trial.name for trial in trials.seen]
         for name in self.handlers:
@@ -120,6 +120,8 @@ class HandlersSurvive(Check):
             yield Finding(None, trial.name, trial.unseen)
         for call in _doubtful(trial)[:1]:
             yield Finding(None, trial.name, f"{call.error} {_when(trial, call)}, and {call.doubt}")
+        for call in [call for call in trial.calls if call.rare and call.error][:1]:
+            yield Finding(False, trial.name, f"{call.error} {_when(trial, call)}", "no error", warning=True)
         if self._is_idle(trial):
             hint = f"it would for one named {trial.would}" if trial.would else ""
             whom = f"any of the app's {tasks:,} tasks" if tasks > 1 else "the app's task"
@@ -178,7 +180,7 @@ def _is_name(name: str) -> bool:
 
 
 def _error(trial: Trial) -> Finding | None:
-    calls = [call for call in trial.calls if call.error and not call.doubt]
+    calls = [call for call in trial.calls if call.error and not call.doubt and not call.rare]
     if not calls:
         return None
     first = min(calls, key=lambda call: bool(call.payload))
@@ -190,7 +192,7 @@ def _error(trial: Trial) -> Finding | None:
 
 
 def _doubtful(trial: Trial) -> list[Call]:
-    return [call for call in trial.calls if call.error and call.doubt]
+    return [call for call in trial.calls if call.error and call.doubt and not call.rare]
 
 
 def _lost(trial: Trial) -> Finding | None:

@@ -62,7 +62,8 @@ class Leak:
 class Call:
     """One call of a handler with a payload that Celery sends, every HTTP request answered in its process.
 
-    task: whose signal it was. payload: what was special about it, in words, or "".
+    task: whose signal it was. payload: what was special about it, in words, or "". rare: whether few people
+        know that Celery sends it.
     retries: of the task's request, where the signal is task_retry; most: how many Celery makes of this task
         at most, None for no end.
     at_fault: the host of the alert server that did not do its work, or "".
@@ -77,6 +78,7 @@ class Call:
 
     task: str = ""
     payload: str = ""
+    rare: bool = False
     retries: int | None = None
     most: int | None = None
     at_fault: str = ""

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from weakref import WeakSet
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 from celery import Celery, _state
 
 from pytest_celery_health.project.child import load
 
 
-def app_of(name: str) -> Celery | None:
+def app_of(name: str | Celery) -> Celery | None:
     """The app of this name, as the contract words it; for "" the current one. None where there is none.
 
-    Raises what `load.find` raises.
+    A factory is called once. Raises what `load.find` raises.
     """
-    app = load.find(name) if name else _state._tls.current_app or _state.default_app
-    return None if app is None or is_fallback(app) else app
+    if isinstance(name, str) and not name:
+        app = _state._tls.current_app or _state.default_app
+        return None if app is None or is_fallback(app) else app
+    made_by = load.factory(name) if isinstance(name, str) else None
+    if made_by is None:
+        return load.as_app(name, repr(name))
+    if made_by not in _made:
+        _made[made_by] = load.as_app(made_by(), str(name))
+    return _made[made_by]
 
 
 def is_fallback(app: Celery) -> bool:
@@ -31,4 +40,5 @@ def load_modules(app: Celery) -> None:
         _loaded.add(app)
 
 
+_made: WeakKeyDictionary[Callable[[], Any], Celery] = WeakKeyDictionary()
 _loaded: WeakSet[Celery] = WeakSet()

@@ -10,10 +10,12 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import celery
 from celery.exceptions import InvalidTaskError, Retry, WorkerLostError
 from kombu import Message
 
 from pytest_celery_health.record.payloads import arguments_of
+from pytest_celery_health.signal_table import SIGNALS as SENT
 
 #: Signals about tasks. The others tell of processes, and are sent with what only a real one has.
 SIGNALS = (
@@ -42,12 +44,13 @@ billiard.exceptions.WorkerLostError: Worker exited prematurely: signal 9 (SIGKIL
 
 @dataclass(frozen=True)
 class Payload:
-    """words: what is special about it. given: the arguments that are not made up. secrets: values that must
-    not leave, with what they are the values of."""
+    """words: what is special about it. given: the arguments that are not made up. without: those that are
+    left out. secrets: values that must not leave, with what they are the values of."""
 
     words: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
 
 PLAIN = Payload()
@@ -84,6 +87,8 @@ def payloads(signal: str, keys: frozenset[str]) -> Iterator[Payload]:
             yield Payload(words, {"reason": _retry(error)})
         yield from _text("reason", _retry)
         yield Payload("a retry that names no exception", {"reason": Retry("try again", when=1)})
+    for name in SENT[signal].lacking(celery.__version__):
+        yield Payload(f"no {name}, as of a task that its worker cancels", {"einfo": None}, without=(name,))
     if "einfo" in known:
         error = _raised(RuntimeError("the task failed"))
         about = {"exception": error} if "exception" in known else {"reason": _retry(error)}

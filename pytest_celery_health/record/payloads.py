@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,17 +68,21 @@ def stand_in(app: Celery | None = None) -> Task:
 
 
 def build(
-    signal: str, task: Task, given: Mapping[str, Any]
+    signal: str, task: Task, given: Mapping[str, Any], without: Collection[str] = ()
 ) -> tuple[Any, dict[str, Any], dict[str, Any] | None]:
     """Sender, arguments, and the request that the task's context would hold (None outside of a task).
 
-    given: arguments that are not to be made up. Raises LookupError and TypeError as `check` does.
+    given: arguments that are not to be made up. without: those that are left out.
+    Raises LookupError and TypeError as `check` does.
     """
     check(signal, given)
+    for name in without:
+        if name not in SIGNALS[signal].lacking(celery.__version__):
+            raise TypeError(f"Celery {celery.__version__} never sends {signal} without {name!r}")
     if "exception" in given and not isinstance(given["exception"], BaseException):
         raise TypeError(f"exception is {given['exception']!r}; Celery sends an exception")
     payload = _Payload(signal, task, given)
-    arguments = {name: payload.argument(name) for name in arguments_of(signal)}
+    arguments = {name: payload.argument(name) for name in arguments_of(signal) if name not in without}
     in_task = signal in _IN_TASK
     return payload.sender(), arguments, payload.request_dict if in_task else None
 

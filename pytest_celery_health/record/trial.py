@@ -191,7 +191,8 @@ class Trying:
     ) -> Call:
         words = f"{host} {_FAULTS[answer]}" if host else payload.words
         most = None if retries is None else _most_retries(task)
-        call = Call(task=task.name, payload=words, retries=retries, most=most, at_fault=host)
+        rare = bool(payload.without)
+        call = Call(task.name, words, rare, retries=retries, most=most, at_fault=host)
         self._script = {host: answer} if host else {}
         self.tell("begin", asdict(call))
         call = self._fire(call, task, payload, retries)
@@ -227,7 +228,9 @@ class Trying:
         raised: BaseException | None = None
         with answers.answering(self._answer):
             try:
-                self._celery.fire(self.signal, sender=sender, handler_errors="record", **given)
+                self._celery.fire(
+                    self.signal, sender=sender, without=payload.without, handler_errors="record", **given
+                )
             except BaseException as error:  # noqa: BLE001 - SystemExit, and what else Celery lets through
                 raised = error
         self._recorder.checkpoint()

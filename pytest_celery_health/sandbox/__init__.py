@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from pytest_celery_health.sandbox.client import Client, KeeperGoneError
 from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
-__all__ = ["Sandbox", "SandboxError", "SandboxSpec"]
+__all__ = ["Sandbox", "SandboxError", "SandboxSpec", "SpecError"]
 
 #: Seconds that a named entry of the schedule gets for its first run before start() goes on without it.
 FIRST_RUN = 5.0
@@ -51,10 +51,20 @@ class SandboxError(Exception):
     """
 
 
+class SpecError(SandboxError):
+    """What the sandbox is to hold is not there: `mistakes` says of the spec's `key` what is wrong."""
+
+    def __init__(self, message: str, key: str, mistakes: Iterable[str]) -> None:
+        super().__init__(message)
+        self.key = key
+        self.mistakes = tuple(mistakes)
+
+
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
-    Use it as a context manager, or call start() and close(). Not for several threads at once.
+    Use it as a context manager, or call start() and close(). Not for several threads at once. Where `app`
+    names none, and there is neither worker nor beat, it is a broker alone.
 
     rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
     password: of the broker; a random one of 32 characters where none is given.
@@ -138,7 +148,7 @@ class Sandbox:
             self._client = Client.start()
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            if described or self._children():
+            if self._children() or (described and (self.app.app or self.app.hook)):
                 self._target = self._describe(launch, over)
             else:
                 self._target = self._make_target(None, launch.url, launch.options)
@@ -160,16 +170,13 @@ class Sandbox:
         if client is not None:
             client.leave()
 
-    def share(self, path: Path, *, owner: int = 0) -> None:
-        """Write a file by which other processes of this user can `attach`. It goes with the sandbox.
-
-        Its folder goes with it, too, if the process `owner`, which is to remove it, has been killed by then.
-        """
+    def share(self, path: Path) -> None:
+        """Write a file by which other processes of this user can `attach`. It goes with the sandbox."""
         client = self._running()
         part = path.with_name(f"{path.name}.{os.getpid()}")
         brokers.write_private(part, json.dumps({"keeper": client.address}))
         part.rename(path)
-        client.ask("remove", path=str(path.absolute()), holds=client.address, owner=owner)
+        client.ask("remove", path=str(path.absolute()), holds=client.address)
 
     @classmethod
     def attach(cls, path: Path) -> Sandbox:
@@ -241,14 +248,14 @@ class Sandbox:
             self._target = self._make_target(info, self.launch.url, self.launch.options)
         return told.get("rigged", {})
 
-    def add_beat(self, name: str = "beat") -> None:
-        """Start a beat, one more, or again one that has ended, with the entries of the spec."""
-        self._add(name, "beat", {"entries": self.spec.beat, "describe": False})
+    def add_beat(self, name: str, entries: Sequence[str]) -> None:
+        """Start a beat, one more, or again one that has ended, with these entries of the schedule."""
+        self._add(name, "beat", {"entries": entries, "describe": False})
 
-    def await_beat(self, name: str = "beat") -> None:
+    def await_beat(self, name: str, entries: Sequence[str]) -> None:
         """Until it has sent each entry once. Raises SandboxError when it ends, is late or cannot send one."""
-        told = self._await(name, {f"sent {entry}" for entry in self.spec.beat})
-        for entry in self.spec.beat:
+        told = self._await(name, {f"sent {entry}" for entry in entries})
+        for entry in entries:
             why = told[f"sent {entry}"].get("why")
             if why:
                 raise SandboxError(f"beat could not send {entry}: {mask(why)}")
@@ -464,7 +471,10 @@ class Sandbox:
         """Raise for a child that cannot go on: none of them ends by itself."""
         name = event["name"]
         if event["what"] == "wrong":
-            raise SandboxError(f"{self._title(name)}: {event['why']}" + self._because(name))
+            message = f"{self._title(name)}: {event['why']}" + self._because(name)
+            if "mistakes" in event:
+                raise SpecError(message, event["key"], event["mistakes"])
+            raise SandboxError(message)
         if event["what"] == "exit":
             # What it told before it ended may stand behind its end: two channels.
             for told in [*self._told, *self._news()]:

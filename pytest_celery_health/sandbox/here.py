@@ -46,10 +46,7 @@ def pointed(
     env = tuple(env)
     wanted = redirecting(url, result, env)
     with ExitStack() as stack:
-        # What the app's settings read when they are loaded shall be the user's, or there at least.
-        stack.callback(
-            _change_environment({key: value for key, value in wanted.items() if key not in os.environ})
-        )
+        stack.enter_context(provided(url, env))  # for settings that are read now
         own = _own_urls(app, url, result, env)
         stack.callback(redirect(app, url, result, options=options))
         stack.callback(_change_environment(wanted))
@@ -57,6 +54,19 @@ def pointed(
         stack.enter_context(replaced(own, _packages(app)))
         stack.enter_context(_own_connections(app, url))
         yield
+
+
+@contextmanager
+def provided(url: str, env: Iterable[str]) -> Iterator[None]:
+    """Have each of these variables that is not set hold the URL: modules that need them can be imported.
+
+    A value that the user has set stays, so that what a module keeps of it is the user's own.
+    """
+    put_back = _change_environment({name: url for name in env if name not in os.environ})
+    try:
+        yield
+    finally:
+        put_back()
 
 
 def _own_urls(app: Celery, url: str, result: str, env: Iterable[str]) -> dict[str, str]:
@@ -108,14 +118,14 @@ def _current(app: Celery) -> Iterator[None]:
 
 @contextmanager
 def _own_connections(app: Celery, url: str) -> Iterator[None]:
-    """Close what is made here for `url`, and was not there before: one of these may be within another."""
-    before = {id(pool) for _, _, pool in _pools_of(url)}
+    """Close what is made here for `url`; whoever has connections to it already, has them again at the end."""
+    before = _take_pools(url)
     try:
         yield
     finally:
-        made = [each for each in _pools_of(url) if id(each[2]) not in before]
-        for group, key, _ in made:
-            dict.pop(group, key, None)
+        made = _take_pools(url)
+        for group, key, pool in before:
+            dict.__setitem__(group, key, pool)
         # In a thread: a broker that hangs would not let a connection say goodbye.
         backend = app._backend
         closing = threading.Thread(
@@ -125,12 +135,16 @@ def _own_connections(app: Celery, url: str) -> Iterator[None]:
         closing.join(_PATIENCE)
 
 
-def _pools_of(url: str) -> list[tuple[Any, Any, Any]]:
-    """Kombu's pools for this URL, as (group, key, pool)."""
+def _take_pools(url: str) -> list[tuple[Any, Any, Any]]:
+    """Take kombu's pools for this URL out of its groups, as (group, key, pool)."""
     wanted = _place(Connection(url))
-    found = [(pools.producers, key, pool) for key, pool in list(dict.items(pools.producers))]
-    found += [(pools.connections, key, pool) for key, pool in list(dict.items(pools.connections))]
-    return [each for each in found if _place(getattr(each[2], "connections", each[2]).connection) == wanted]
+    # Producers first: they hold connections of the other pools.
+    pairs = [(group, key) for group in (pools.producers, pools.connections) for key in list(dict.keys(group))]
+    found: list[tuple[Any, Any, Any]] = [(group, key, dict.get(group, key)) for group, key in pairs]
+    taken = [each for each in found if _place(getattr(each[2], "connections", each[2]).connection) == wanted]
+    for group, key, _ in taken:
+        dict.pop(group, key, None)
+    return taken
 
 
 def _place(connection: Connection) -> tuple[Any, ...]:
@@ -153,6 +167,6 @@ def _close(backend: Any, made: Iterable[Any]) -> None:
     if hasattr(client, "connection_pool"):
         with suppress(Exception):
             client.connection_pool.disconnect()
-    for pool in made:  # producers first: they hold connections of the other pools
+    for pool in made:
         with suppress(Exception):
             pool.force_close_all()

@@ -298,16 +298,30 @@ class _Link:
         self._way = PASSES
         self._allowed: int | None = None
         self._watched: dict[socket.socket, int] = {}
+        self._hung_up = False
         self._over = False
 
     def begin(self, way: Way) -> None:
         """Go this way from now on."""
         self._way = way
         self._allowed = way.hangs_after
-        if way.ends:
-            self.end(reset=way.ends == "reset")
+        if way.ends == "reset" or self._hung_up:
+            self.end(reset=True)
+        elif way.ends == "close":
+            self._hang_up()
         else:
             self.turn(0)
+
+    def _hang_up(self) -> None:
+        """Send FIN. What the client says is read all the same: to close on it would be a reset."""
+        self._hung_up = True
+        if self._upstream is not None:
+            self._register(self._upstream, 0)
+            self._upstream.close()
+            self._upstream = None
+        with suppress(OSError):
+            self._client.shutdown(socket.SHUT_WR)
+        self._register(self._client, selectors.EVENT_READ)
 
     @property
     def next_due(self) -> float:
@@ -322,6 +336,9 @@ class _Link:
         if self._over:
             return
         try:
+            if self._hung_up:
+                self._drain()
+                return
             if self._upstream is None and not self._hangs:
                 self._upstream = _connected(self._proxy.upstream)
             if self._upstream is not None:
@@ -330,6 +347,12 @@ class _Link:
             self.end(reset=True)
         else:
             self._watch()
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            while self._client.recv(_CHUNK):
+                pass
+            self.end(reset=False)
 
     @property
     def _hangs(self) -> bool:
@@ -389,7 +412,7 @@ class _Link:
 
     def _watch(self) -> None:
         """Have the selector tell what can be done next, and nothing else: it would not sleep."""
-        if self._over:
+        if self._over or self._hung_up:
             return
         client = upstream = 0
         if not self._hangs:

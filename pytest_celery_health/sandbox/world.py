@@ -23,7 +23,17 @@ from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.brokers import choose
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import Fault, FaultError, known
-from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER, HOST, PASSWORD
+from pytest_celery_health.sandbox.faults.base import (
+    BACKEND,
+    BEAT,
+    BROKER,
+    HOST,
+    PASSWORD,
+    PREFORK,
+    WHOLE_WORKER,
+    WORKERS,
+)
+from pytest_celery_health.sandbox.members import Members
 from pytest_celery_health.sandbox.proxy import Proxy, ProxyError
 from pytest_celery_health.sandbox.seal import Seal
 from pytest_celery_health.sandbox.spec import SandboxSpec
@@ -31,6 +41,7 @@ from pytest_celery_health.sandbox.spec import SandboxSpec
 #: Seconds in which a world must be seen to be whole again after a fault.
 WHOLE_WITHIN = 15.0
 _TICK = 0.005
+_RIG = "pytest_celery_health.sandbox.faults.rig:rig"
 #: Variables that may hold a failover list, where others hold one URL.
 _LISTS = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL")
 
@@ -104,6 +115,8 @@ class World:
         self._proxies: dict[str, Proxy] = {}
         self._address = ""
         self._held: list[Held] = []
+        #: Its workers and its beat, for faults.
+        self.members = Members(self)
 
     def __enter__(self) -> World:
         return self
@@ -164,7 +177,8 @@ class World:
         """The sandbox, with its broker and the proxies; started if need be. Raises SandboxError."""
         if self._sandbox is None:
             app = self.app or AppSpec("", Path.cwd())
-            sandbox = Sandbox(replace(self.spec, workers=0, beat=()), app, password=self._password)
+            spec = replace(self.spec, workers=0, beat=())
+            sandbox = Sandbox(spec, app, rigged=_RIG, password=self._password)
             sandbox.start(described=False)
             self._sandbox = sandbox
             if sandbox.launch.argv:
@@ -280,6 +294,10 @@ class World:
             self._end_sandbox()
         self._sandbox = None
         assert self.sandbox
+        if self.members.started:
+            self.members.start()
+        if self.members.beating:
+            self.members.start_beat()
 
     def _require(self, who: str, needs: Sequence[str]) -> None:
         if set(needs) <= {HOST}:
@@ -291,9 +309,36 @@ class World:
             raise FaultError(f"{who}: results go through the broker here (rpc://), so hold {broker}")
         if PASSWORD in needs and not self.password:
             raise FaultError(f"{who}: {self.sandbox.broker} asks for no password")
+        if {WORKERS, BEAT} & set(needs):
+            if self.app is None:
+                raise FaultError(
+                    f'{who}: no app to start workers of; set app = "..." in [tool.celery-health]'
+                )
+            if BEAT in needs and not self.spec.beat:
+                raise FaultError(
+                    f"{who}: no beat to start; name what it shall send, such as"
+                    f' beat = ["heartbeat"] in [tool.celery-health.sandbox]'
+                )
+        if WORKERS in needs and not self.members.started:
+            self.members.start()
+        if BEAT in needs and not self.members.beating:
+            self.members.start_beat()
+        if PREFORK in needs and any(each.kind != "prefork" for each in self.members.all.values()):
+            raise FaultError(f"{who}: the pool of the workers here has no processes; it needs prefork")
 
     def _subjects(self, fault: Fault, arguments: Mapping[str, Any]) -> set[str]:
-        return {f"{HOST} {arguments['host']}" if each == HOST else each for each in fault.takes}
+        worker = arguments.get("worker", "")
+        if worker and worker not in self.members.all:
+            raise FaultError(f"{fault}: no worker {worker!r}; there are {', '.join(self.members.all)}")
+        found: set[str] = set()
+        for each in fault.takes:
+            if each == HOST:
+                found.add(f"{HOST} {arguments['host']}")
+            elif each in WHOLE_WORKER:
+                found |= {f"{each} of {name}" for name in self.members.names(worker)}
+            else:
+                found.add(each)
+        return found
 
     def _refuse_beside(self, held: Held) -> None:
         for other in self._held:
@@ -322,10 +367,17 @@ class World:
         self.sandbox.stop_broker()
         self.sandbox.restart_broker()
 
+    def purge(self, queues: Sequence[str]) -> None:
+        """Drop what waits in these queues, unless there are workers: they have had it."""
+        if self._sandbox is not None and not self.members.started:
+            self.members.purge(queues)
+
     def second_broker(self) -> str:
-        """The URL of another broker, which is kept until close()."""
+        """The URL of another broker, with workers if this one has; both are kept until close()."""
         if self._second is None:
             self._second = World(self.spec, self.app)
+        if self.members.started:
+            self._second.start(WORKERS)
         return self._second.url
 
     @contextmanager
@@ -337,9 +389,6 @@ class World:
                 yield
         finally:
             self._address = before
-
-    def prove(self) -> None:
-        """Until workers and beat are whole. Raises SandboxError."""
 
 
 def _place(url: str) -> str:

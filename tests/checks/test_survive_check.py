@@ -152,8 +152,8 @@ def test_a_handler_of_no_task_is_a_warning():
 @pytest.mark.parametrize(
     ("seen", "message"),
     [
-        (Snapshot(), "handlers: it was not looked at"),
-        (Snapshot(unseen={Trials: Unseen("shop:app failed to load")}), "handlers: shop:app failed to load"),
+        (Snapshot(), "it was not looked at (handlers)"),
+        (Snapshot(unseen={Trials: Unseen("shop:app failed to load")}), "shop:app failed to load (handlers)"),
         (Snapshot(Trials()), "handlers: the app connects none of its own to a signal about a task"),
         (
             Snapshot(Trials((trial(WELL, own=False),))),
@@ -214,4 +214,14 @@ def test_table():
         ("signal", "handler", "calls", "does", "wrong", "where"),
         ("task_failure", ALERT, "1", "nothing seen", "error, not called to the end", "shop/signals.py:12"),
         ("task_retry", ALERT, "1", f"{SLACK}, log ERROR", "", "shop/signals.py:12"),
+    )
+
+
+def test_an_error_with_a_payload_that_few_know_of_is_a_warning():
+    rare = Call("shop.charge", "no reason", rare=True, error="raised TypeError: 'reason'")
+    found = verdict(trial(WELL, rare, rare, signal="task_retry"))
+    assert found.healthy
+    (warning,) = found.warnings
+    assert warning.line() == (
+        f"{ALERT} raised TypeError: 'reason' for task_retry with no reason {AT}; wanted no error"
     )

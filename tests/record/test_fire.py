@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import celery
 import pytest
 from celery import Celery, signals
 from celery.app.task import Context
@@ -47,6 +48,18 @@ def test_a_payload_is_whole_and_belongs_together(charge, celery_signals: CeleryS
     assert sent["traceback"] is error.__traceback__
     assert recording.expect_signal("task_failure", count=1).task_id == sent["task_id"]
     recording.expect_handler("test_fire:take", count=1)
+
+
+def test_what_celery_sometimes_leaves_out(charge, celery_signals: CelerySignals) -> None:
+    signals.task_retry.connect(take, sender=charge)
+    if not SIGNALS["task_retry"].lacking(celery.__version__):
+        with pytest.raises(TypeError, match="never sends task_retry without 'reason'"):
+            celery_signals.fire("task_retry", sender=charge, without=("reason",))
+        return
+    celery_signals.fire("task_retry", sender=charge, without=("reason",))
+    assert set(got[0]) == {"signal", "sender", "request", "einfo"}
+    with pytest.raises(TypeError, match="never sends task_retry without 'request'"):
+        celery_signals.fire("task_retry", sender=charge, without=("request",))
 
 
 def test_a_task_is_current_where_a_worker_runs_one(charge, celery_signals: CelerySignals) -> None:

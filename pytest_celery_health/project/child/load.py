@@ -38,7 +38,7 @@ def load(
 
     Raises LoadError, and whatever the user's code raises.
     """
-    found = _as_app(_call_hook(hook, target), hook) if hook else find(app)
+    found = as_app(_call_hook(hook, target), hook) if hook else find(app)
     found.set_current()
     found.set_default()
     if found_is is not None:
@@ -69,11 +69,11 @@ def _redirect(app: Celery) -> None:
 
 def find(name: str) -> Celery:
     """The app of this name, its task modules not yet imported."""
-    factory = _FACTORY.fullmatch(name)
-    if factory:
-        return _as_app(attribute(factory["path"])(), name)
+    made_by = factory(name)
+    if made_by is not None:
+        return as_app(made_by(), name)
     if ":" in name:
-        return _as_app(attribute(name), name)
+        return as_app(attribute(name), name)
     try:
         found = find_app(name)
     except ModuleNotFoundError as error:
@@ -87,7 +87,14 @@ def find(name: str) -> Celery:
         if module is None or error.obj not in (module, getattr(module, "celery", None)):
             raise
         raise LoadError(f"the module {name} has no Celery app") from None
-    return _as_app(found, name)
+    return as_app(found, name)
+
+
+def factory(name: str) -> Callable[[], Any] | None:
+    """The function that a name such as "package.module:create_app()" calls; None for other names."""
+    found = _FACTORY.fullmatch(name)
+    function: Callable[[], Any] | None = attribute(found["path"]) if found else None
+    return function
 
 
 def attribute(path: str) -> Any:
@@ -124,7 +131,8 @@ def _hint(holder: object, name: str) -> str:
     return f"; its apps are {', '.join(apps)}" if apps else ""
 
 
-def _as_app(found: Any, name: str) -> Celery:
+def as_app(found: Any, name: str) -> Celery:
+    """What was found by this name, if it is an app or leads to one. Raises LoadError."""
     if isinstance(found, Celery):
         # A proxy such as current_app would follow whichever app becomes current.
         current = getattr(found, "_get_current_object", None)

@@ -50,7 +50,7 @@ def launch(folder: Path, password: str) -> Launch:
     }
     write_private(folder / "rabbitmq.conf", "".join(f"{key} = {value}\n" for key, value in config.items()))
     write_private(folder / "rabbitmq-env.conf", "")  # or the machine's own would be read
-    write_private(folder / "enabled_plugins", "[].\n")
+    write_private(folder / "enabled_plugins", "[rabbitmq_event_exchange].\n")  # tells what to remove
     loopback = "{127,0,0,1}"
     env = {
         "HOME": str(folder),  # of the cookie

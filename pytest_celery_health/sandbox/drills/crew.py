@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,11 +15,12 @@ from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.record import answers as record_answers
 from pytest_celery_health.record.recording import Entry, HandlerCall, Recording, SignalCall, from_json
 from pytest_celery_health.record.signals import RUNNING
-from pytest_celery_health.sandbox import Sandbox, SandboxError
+from pytest_celery_health.sandbox import Sandbox, SandboxError, door
 from pytest_celery_health.sandbox.brokers import write_private
 from pytest_celery_health.sandbox.client import KeeperGoneError
+from pytest_celery_health.sandbox.drills import rig_files
 from pytest_celery_health.sandbox.drills.ends import ENDS, POOLS, End
-from pytest_celery_health.sandbox.drills.rig_files import ANSWERS, door, records
+from pytest_celery_health.sandbox.drills.rig_files import ANSWERS, records
 from pytest_celery_health.sandbox.drills.shutdown import Shutdown
 from pytest_celery_health.sandbox.drills.stage import OverError, Stage, about, alive
 from pytest_celery_health.sandbox.spec import SandboxSpec
@@ -30,7 +30,6 @@ WITHIN = 10.0
 GRACE = 3.0
 #: Seconds that the running task of a shutdown goes on after the signal.
 RUNS_FOR = 0.2
-_PATIENCE = 2.0
 #: Seconds that a worker gets to replace a child that died: a new worker takes not much longer.
 _RESTORE = 0.3
 _TICK = 0.005
@@ -123,14 +122,7 @@ class Worker:
 
     def ask(self, **what: Any) -> dict[str, Any] | None:
         """What its main process says; None when there is none any more."""
-        with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-            line.settimeout(_PATIENCE)
-            line.connect(str(door(self.folder, self.name)))
-            line.sendall(json.dumps(what).encode() + b"\n")
-            with line.makefile() as lines:
-                said: dict[str, Any] = json.loads(lines.readline())
-                return said
-        return None
+        return door.ask(rig_files.door(self.folder, self.name), **what)
 
 
 def queue_of(name: str) -> str:

@@ -6,16 +6,13 @@ import functools
 import importlib
 import json
 import os
-import socket
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import current_app
-from celery.signals import worker_ready
 from celery.worker import state
 from kombu import Exchange, Queue
 
@@ -23,15 +20,14 @@ from pytest_celery_health.record import answers, signals
 from pytest_celery_health.record.recorder import JsonLines, Recorder
 from pytest_celery_health.record.recording import Entry, HandlerCall, SignalCall
 from pytest_celery_health.sandbox.child import Task
+from pytest_celery_health.sandbox.door import serve
 from pytest_celery_health.sandbox.drills.bodies import Call
 from pytest_celery_health.sandbox.drills.ends import DRILL_TASK, HEADER
 from pytest_celery_health.sandbox.drills.rig_files import ANSWERS, door, records
+from pytest_celery_health.sandbox.loop import Loop
 
 if TYPE_CHECKING:
     from celery import Celery
-
-#: Seconds that the event loop and the pool get to show that they are not busy.
-_PATIENCE = 1.0
 
 _for_good = ExitStack()
 
@@ -50,7 +46,9 @@ def rig(app: Celery, task: Task, own: Iterable[Callable[..., None]]) -> None:
     for receiver in own:
         signals.not_told_of(receiver)
     _record(task)
-    _answer(door(task.folder, task.name))
+    loop = Loop()
+    signals.not_told_of(loop.ready)
+    serve(door(task.folder, task.name), lambda ask: _obey(ask, loop))
     task.tell("rigged", serializer=app.conf.task_serializer)
 
 
@@ -105,24 +103,7 @@ def _record(task: Task) -> None:
     _for_good.enter_context(_Sink(records(task.folder, task.name)).recorder)
 
 
-def _answer(path: Path) -> None:
-    """Tell drills, from a thread, what the main process knows: its event loop may hang in a handler."""
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listening.bind(str(path))
-    listening.listen(8)
-    loop = _Loop()
-
-    def serve() -> None:
-        while True:
-            with suppress(OSError, ValueError):
-                client, _ = listening.accept()
-                with client, client.makefile("rw") as lines:
-                    lines.write(json.dumps(_obey(json.loads(lines.readline()), loop)) + "\n")
-
-    threading.Thread(target=serve, daemon=True).start()
-
-
-def _obey(ask: dict[str, Any], loop: _Loop) -> dict[str, Any]:
+def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
     if ask["do"] == "set":  # options of a task, for as long as a drill needs them
         task = current_app.tasks[ask["task"]]
         before = {name: getattr(task, name) for name in ask["options"]}
@@ -140,70 +121,7 @@ def _obey(ask: dict[str, Any], loop: _Loop) -> dict[str, Any]:
             continue
 
 
-def _set(task: Any, options: dict[str, Any], loop: _Loop) -> None:
+def _set(task: Any, options: dict[str, Any], loop: Loop) -> None:
     for name, value in options.items():
         setattr(task, name, value)
     loop.consumer.update_strategies()  # which know the options as they were
-
-
-class _Loop:
-    """The main process' event loop and the threads of its pool, once the worker is ready."""
-
-    def __init__(self) -> None:
-        self._woken, self._wake = socket.socketpair()
-        self._woken.setblocking(False)
-        self.consumer: Any = None
-        self._hub: Any = None
-        worker_ready.connect(self._ready, weak=False)
-        signals.not_told_of(self._ready)
-
-    def _ready(self, sender: Any, **_: Any) -> None:
-        self.consumer = sender
-        self._hub = getattr(sender, "hub", None)
-        if self._hub is not None:
-            self._listen()
-
-    def _listen(self) -> None:
-        self._hub.add_reader(self._woken.fileno(), self._drain)
-
-    def _drain(self) -> None:
-        with suppress(BlockingIOError):
-            self._woken.recv(4096)
-
-    def turns(self) -> bool:
-        """Whether whatever was begun when this was asked is done, signals and their handlers included."""
-        executor = getattr(self._pool, "executor", None)  # of the pool of threads
-        if executor is not None:
-            try:
-                executor.submit(int).result(_PATIENCE)
-            except FutureTimeout:
-                return False
-        return self.calls(self._turn)
-
-    def calls(self, function: Callable[[], None]) -> bool:
-        """Call a function in the loop's own thread; False if the loop is too busy for it."""
-        called = threading.Event()
-        if self._hub is None:
-            if self.consumer is not None:
-                function()
-            return self.consumer is not None
-
-        def call() -> None:
-            function()
-            called.set()
-
-        self._hub.call_soon(call)
-        self._wake.send(b".")
-        return called.wait(_PATIENCE)
-
-    @property
-    def _pool(self) -> Any:
-        return getattr(self.consumer, "pool", None)
-
-    def _turn(self) -> None:
-        # A child's pipe tells of its end a little too soon: then Celery looks again after five seconds only.
-        maintain = getattr(getattr(self._pool, "_pool", None), "maintain_pool", None)
-        if maintain is not None:
-            maintain()
-        if self._hub is not None and self._woken.fileno() not in self._hub.readers:
-            self._listen()  # again: after the loss of the broker the loop begins anew

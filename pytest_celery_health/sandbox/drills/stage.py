@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pytest_celery_health.record.signals import RUNNING
 from pytest_celery_health.sandbox import Sandbox
 from pytest_celery_health.sandbox.drills.ends import DRILL_TASK, HEADER, End
 from pytest_celery_health.sandbox.drills.shutdown import Shutdown
+from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
 
 if TYPE_CHECKING:
     from pytest_celery_health.sandbox.drills.crew import Worker
@@ -91,28 +91,14 @@ class Stage:
         """
         told = {"body": body or self.end.body, "file": str(self.file), **self.end.said, **(said or {})}
         positional = self.args if args is None else list(args)
-        all_headers: dict[str, Any] = {
-            "lang": "py",
-            "task": name or self.task,
-            "id": id or self.id,
-            "root_id": id or self.id,
-            "parent_id": None,
-            "group": None,
-            "shadow": None,
-            "eta": None,
-            "expires": None,
-            "retries": 0,
-            "timelimit": [None, None],
-            "argsrepr": repr(tuple(positional)),
-            "kwargsrepr": repr(self.kwargs),
-            "origin": f"{os.getpid()}@celery-health",
+        all_headers = {
+            **headers_of(name or self.task, id or self.id, positional, self.kwargs),
             HEADER: told,
             **headers,
         }
         for header in without:
             del all_headers[header]
-        embedded = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-        payload = [positional, self.kwargs, embedded] if raw is None else raw
+        payload = body_of(positional, self.kwargs) if raw is None else raw
         how = {"serializer": self.worker.serializer}
         if isinstance(raw, bytes):
             how = {"content_type": "application/json", "content_encoding": "utf-8"}
@@ -251,12 +237,6 @@ class Stage:
             elif isinstance(each, HandlerCall) and each.error != RUNNING:
                 due[each.pid] = due.get(each.pid, 0) - 1
         return any(number > 0 and alive(pid) for pid, number in due.items())
-
-
-def new_id() -> str:
-    # Not uuid4, for which tests like to substitute a constant.
-    text = secrets.token_hex(16)
-    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def in_seconds(seconds: float) -> str:

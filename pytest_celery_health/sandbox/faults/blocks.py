@@ -94,7 +94,7 @@ def _is_blocked(url: str) -> bool:
 FAULTS: tuple[Fault, ...] = (
     Fault(
         "broker_blocks",
-        "The broker's memory is full: Redis refuses whatever writes, RabbitMQ reads no more of who publishes.",
+        "The broker's memory is full: Redis refuses what writes, RabbitMQ reads no more of who publishes.",
         _blocks,
         (BROKER,),
         (BROKER,),

@@ -18,7 +18,7 @@ def _restarts_empty(world: World) -> Iterator[None]:
     world.restart_broker()
     yield
     world.prove_way(BROKER)
-    world.prove()
+    world.members.prove()
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def log_failure(sender, task_id, exception, einfo, **_):
 
 
 @signals.task_retry.connect
-def log_retry(sender, request, reason, **_):
+def log_retry(sender, request, reason=None, **_):
     level = logging.ERROR if request.retries == 3 else logging.INFO
     logger.log(level, "%s[%s] retries (%d): %s", sender.name, request.id, request.retries, reason)
 

@@ -15,7 +15,7 @@ def report_failure(sender=None, task_id=None, exception=None, args=(), kwargs=No
 
 
 @signals.task_retry.connect(dispatch_uid="reporting")
-def report_retry(request, reason, **_):
+def report_retry(request, reason=None, **_):
     client.capture_exception(
         getattr(reason, "exc", None) or reason,
         task=request.task,

@@ -1,0 +1,176 @@
+"""What the fixture `celery_faults` gives a test: faults, held for code in the test's own process."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from pytest_celery_health.durations import spell
+from pytest_celery_health.sandbox import SandboxError
+from pytest_celery_health.sandbox.faults import FAULTS, Fault, known
+from pytest_celery_health.sandbox.here import pointed
+from pytest_celery_health.sandbox.world import Held, World
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: Seconds that the code under test gets, from the moment that the fault is there.
+WITHIN = 10.0
+
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_OURS = str(Path(__file__).parents[2])
+
+
+class OverdueError(AssertionError):
+    """The code under test had not come back when the fault's time was over. The message says where it was."""
+
+
+class CeleryFaults:
+    """Every fault of `FAULTS` is a method: `with celery_faults.broker_hangs_after(5): ...`.
+
+    Until the end `app` points at the broker and the result backend of `world`, through its proxies. Use it as
+    a context manager. env: variables that shall hold the broker's URL.
+    """
+
+    def __init__(self, world: World, app: Celery, env: Iterable[str] = ()) -> None:
+        self.world = world
+        self.app = app
+        self._env = tuple(env)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self._purge)
+            stack.enter_context(self._pointed(self._env))
+            stack.callback(setattr, self.world, "follow", nullcontext)
+            self.world.follow = self._pointed
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def __repr__(self) -> str:
+        return f"<celery_faults of {self.world!r}>"
+
+    @property
+    def url(self) -> str:
+        """The broker's URL, for the code under test. Faults are in the way to it."""
+        return self.world.url
+
+    @property
+    def result(self) -> str:
+        """The result backend's URL, for the code under test."""
+        return self.world.result
+
+    def start(self, *needs: str) -> None:
+        """Start "workers" or "beat" now. Else the first fault that needs them does."""
+        self.world.start(*needs)
+
+    def __getattr__(self, name: str) -> Callable[..., AbstractContextManager[Held]]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return partial(self.__call__, known(name))
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *FAULTS]
+
+    @contextmanager
+    def __call__(
+        self, fault: str | Fault, /, *args: Any, within: float = WITHIN, **named: Any
+    ) -> Iterator[Held]:
+        """Hold a fault, by its name or of your own, and put everything back.
+
+        within: seconds that the body may take. Then the fault ends by itself, what the code under test has
+        connected to broker and backend is reset, so that it comes back with an error, and OverdueError fails
+        the test.
+
+        Raises FaultError when the fault is not possible, SandboxError when what it needs does not start.
+        """
+        __tracebackhide__ = True
+        with self.world.hold(fault, *args, **named) as held:
+            watch = _Watch(held, within)
+            try:
+                yield held
+            except BaseException as error:
+                watch.end()
+                if watch.found is None or not isinstance(error, Exception):
+                    raise
+                raise OverdueError(watch.found) from error
+            watch.end()
+            if watch.found is not None:
+                raise OverdueError(watch.found)
+
+    def _pointed(self, env: Iterable[str] = ()) -> AbstractContextManager[None]:
+        world = self.world
+        return pointed(self.app, world.url, world.result, options=world.options, env=env)
+
+    def _purge(self) -> None:
+        """Workers of a later test shall not run what this one sent."""
+        self.world.purge([*self.app.amqp.queues])
+
+
+class _Watch:
+    """Ends a fault whose body does not come back in time; `found` is then what is told of it."""
+
+    def __init__(self, held: Held, within: float) -> None:
+        self.found: str | None = None
+        self._held = held
+        self._within = within
+        self._watched = threading.get_ident()
+        self._back = threading.Event()
+        self._thread = threading.Thread(target=self._wait, name="celery-health deadline", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """The body has come back."""
+        self._back.set()
+        self._thread.join()
+
+    def _wait(self) -> None:
+        if self._back.wait(self._within):
+            return
+        frame = sys._current_frames().get(self._watched)
+        self.found = (
+            f"the code under test did not come back within {spell(self._within)} of {self._held}:"
+            f" {_where(frame)}; then the fault was ended, and its connections were reset"
+        )
+        try:
+            self._held.end(cut=True)
+        except SandboxError as error:
+            self.found += f"; {error}"
+
+
+def _where(frame: FrameType | None) -> str:
+    """Where it hung: in the user's code, and in what that called."""
+    if frame is None:
+        return "its thread is gone"
+    innermost = _place(frame)
+    while frame is not None and _is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    if frame is None:
+        return f"it hung at {innermost}"
+    own = _place(frame)
+    return f"it hung at {own}" if own == innermost else f"it hung at {own}, in {innermost}"
+
+
+def _is_foreign(file: str) -> bool:
+    return file.startswith((*_LIBRARIES, _OURS, "<")) or "site-packages" in file
+
+
+def _place(frame: FrameType) -> str:
+    code = frame.f_code
+    file = code.co_filename
+    for folder in sorted((*_LIBRARIES, os.getcwd()), key=len, reverse=True):
+        file = file.removeprefix(f"{folder}{os.sep}")
+    return f"{file}:{frame.f_lineno} ({code.co_name})"
