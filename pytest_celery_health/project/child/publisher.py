@@ -12,7 +12,7 @@ from celery import Celery
 from pytest_celery_health.project.child.describe import describe
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
 from pytest_celery_health.project.child.redirect import redirect
-from pytest_celery_health.project.child.sessions import called, serve
+from pytest_celery_health.project.child.sessions import called, import_clients, serve
 
 _NO_BACKEND = ("", "disabled", "disabled://")
 _DEFAULT_PORT = 6379
@@ -31,9 +31,11 @@ def publisher(job: dict[str, Any]) -> None:
     set_up_django()
     if own == ["none"]:
         # The sandbox gives every app a backend. Publishers that have none have nothing to do with it.
+        os.environ.pop("CELERY_RESULT_BACKEND", None)
         redirect(app, os.environ["CELERY_BROKER_URL"], "")
     functions = {name: _function(job, job[name]) for name in ("function", "then") if job[name]}
     job["doing"] = ""
+    import_clients(app)
     told = describe(app, job["app"])
     serve(job, {"queues": told["queues"], "backend": own[0]}, lambda: _Publishes(app, functions, job["path"]))
 

@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Protocol
 
+from celery import Celery
+
 from pytest_celery_health.project.child.handlers import relative
 
 
@@ -55,6 +57,14 @@ def serve(job: Mapping[str, Any], told: Mapping[str, Any], session: Callable[[],
                         _serve_session(job["socket"], json.loads(ask)["output"], session)
                     finally:
                         os._exit(0)
+
+
+def import_clients(app: Celery) -> None:
+    """Have what a connection imports be imported: it is no part of a call, and each fork would pay for it."""
+    with suppress(Exception):
+        app.connection_for_write().transport  # noqa: B018 - it imports
+    with suppress(Exception):
+        app.backend  # noqa: B018
 
 
 def called(function: Callable[[], Any], path: list[str], gives_up: float) -> tuple[Any, dict[str, Any]]:
