@@ -19,21 +19,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pytest_celery_health.masking import mask
 from pytest_celery_health.project.describe import Asked, Sealing, still_at
 from pytest_celery_health.project.info import AppSpec, ProjectError
 
-#: Seconds that a fork gets to say that it is there.
-_FORKED_WITHIN = 10.0
+#: Seconds that what a session needs gets to load, and its fork to come.
+_OPENED_WITHIN = 30.0
 
 
 class Sessions(Asked[Mapping[str, Any]]):
     """The process that has loaded the app. `close()` ends it and its forks.
 
-    work: "module:function" of ours that is given the job, loads what is to be loaded and calls
-    `project.child.sessions.serve`. Its time to do so runs from now.
+    work: "module:function" of ours that loads the app and calls `project.child.sessions.serve`. Its time runs
+    from now.
 
-        with Sessions(spec, WORK, {"function": "shop.orders:place", "then": ""}, ...) as sessions:
-            with sessions.open() as session:
+        with Sessions(spec, WORK, ...) as sessions:
+            with sessions.open(function="shop.orders:place", then="") as session:
                 said = session.ask("function", within=3, gives_up=2.9)  # None: it is still at it
     """
 
@@ -41,7 +42,6 @@ class Sessions(Asked[Mapping[str, Any]]):
         self,
         spec: AppSpec,
         work: str,
-        job: Mapping[str, Any],
         *,
         timeout: float,
         sealed: Sealing,
@@ -57,7 +57,7 @@ class Sessions(Asked[Mapping[str, Any]]):
             path = os.path.join(self._folder, "line")
             self._listener.bind(path)
             self._listener.listen()
-            super().__init__(_Serving(work), spec, {**job, "socket": path}, timeout, sealed, environ)
+            super().__init__(_Serving(work), spec, {"socket": path}, timeout, sealed, environ)
         except BaseException:
             self._remove()
             raise
@@ -72,15 +72,19 @@ class Sessions(Asked[Mapping[str, Any]]):
             self._said = _heard(self._line, self._deadline) or {}
         return self._said
 
-    def open(self) -> Session:
-        """A new session. Raises ProjectError when the app does not load."""
+    def open(self, **what: Any) -> Session:
+        """A new session, for what the work is told. Raises ProjectError when that does not load."""
         self.result()
         assert self._line is not None
         output = Path(self._folder, f"{len(self._opened)}.log")
-        over = time.monotonic() + _FORKED_WITHIN
-        self._line.sendall(json.dumps({"output": str(output)}).encode() + b"\n")
+        over = time.monotonic() + _OPENED_WITHIN
+        self._line.sendall(json.dumps({"output": str(output), "what": what}).encode() + b"\n")
         line = self._accept(over)
-        session = Session(line, output, self._root, (_heard(line, over) or {}).get("pid", 0))
+        said = _heard(line, over) or {"error": "its process ended, or is late"}
+        if "error" in said:
+            line.close()
+            raise ProjectError(mask(said["error"]))
+        session = Session(line, output, self._root, said["pid"])
         self._opened.append(session)
         return session
 

@@ -57,18 +57,14 @@ class Publishers:
     def published(self, ask: AskPublishers) -> Published:
         """What becomes of the calls. Raises ProjectError, SandboxError."""
         with self._lock:
-            environ = self._world.environ
-            job = {"function": ask.call, "then": ask.then}
-            with Sessions(
-                self._app, _WORK, job, timeout=_LOAD, sealed=self._world.seal, environ=environ
-            ) as sessions:
-                self._sessions = sessions
-                if self._closed:
-                    raise SandboxError("the world was closed")
-                try:
-                    return _Trial(self._world, sessions, ask).published()
-                finally:
-                    self._sessions = None
+            if self._closed:
+                raise SandboxError("the world was closed")
+            if self._sessions is None:
+                environ = self._world.environ
+                self._sessions = Sessions(
+                    self._app, _WORK, timeout=_LOAD, sealed=self._world.seal, environ=environ
+                )
+            return _Trial(self._world, self._sessions, ask).published()
 
     def refusals(self) -> list[Refusal]:
         """The connections that calls were refused."""
@@ -77,9 +73,8 @@ class Publishers:
     def close(self) -> None:
         """End everything."""
         self._closed = True
-        sessions = self._sessions
-        if sessions is not None:
-            sessions.close()
+        if self._sessions is not None:
+            self._sessions.close()
         with self._lock, suppress(SandboxError, TimeoutError):
             self._world.close()
 
@@ -110,7 +105,7 @@ class _Trial:
     def published(self) -> Published:
         ask = self._ask
         self._settled()  # what others have left
-        with self._sessions.open() as session:
+        with self._open() as session:
             call = _Call(session, "used")
             self._call([call])
             messages = self._settled()
@@ -135,7 +130,7 @@ class _Trial:
 
     def _in(self, world: str, group: Sequence[str]) -> list[Publishing]:
         with ExitStack() as stack:
-            calls = [_Call(stack.enter_context(self._sessions.open()), process) for process in group]
+            calls = [_Call(stack.enter_context(self._open()), process) for process in group]
             for call in calls:
                 if call.process == "used":
                     self._call([call])
@@ -157,6 +152,9 @@ class _Trial:
         return [world, other] if self._backend_too and other in FAULTS and other != world else [world]
 
     # A call.
+
+    def _open(self) -> Session:
+        return self._sessions.open(function=self._ask.call, then=self._ask.then)
 
     def _call(self, calls: Sequence[_Call], which: str = "said") -> None:
         """Call it in a world that is well, and then what publishes later."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -47,27 +47,22 @@ async def later():
 
 
 @pytest.fixture
-def sessions(tmp_path: Path) -> Iterator[Callable[..., Sessions]]:
+def sessions(tmp_path: Path) -> Iterator[Sessions]:
     (tmp_path / "shop.py").write_text(textwrap.dedent(APP))
     app = AppSpec("shop:app", tmp_path)
     world = Brokerless(SandboxSpec(), app)
-    made: list[Sessions] = []
-
-    def of(function: str, *, timeout: float = 20) -> Sessions:
-        job = {"function": function, "then": ""}
-        made.append(Sessions(app, WORK, job, timeout=timeout, sealed=world.seal, environ=world.environ))
-        return made[-1]
-
-    yield of
-    for each in made:
-        each.close()
+    with Sessions(app, WORK, timeout=20, sealed=world.seal, environ=world.environ) as loaded:
+        yield loaded
     world.close()
 
 
-def test_each_session_begins_where_the_app_was_loaded(sessions: Callable[..., Sessions]) -> None:
-    loaded = sessions("shop:count")
-    assert loaded.result()["queues"] == ["celery"]
-    with loaded.open() as first, loaded.open() as second:
+def opened(sessions: Sessions, function: str) -> Session:
+    return sessions.open(function=function, then="")
+
+
+def test_each_session_begins_where_the_app_was_loaded(sessions: Sessions) -> None:
+    assert sessions.result()["queues"] == ["celery"]
+    with opened(sessions, "shop:count") as first, opened(sessions, "shop:count") as second:
         said = [each.ask("function", within=10, gives_up=10) for each in (first, first, first, second)]
         assert first.pid != second.pid
     told = [each and (each["ended"], each.get("error")) for each in said]
@@ -78,16 +73,16 @@ def test_each_session_begins_where_the_app_was_loaded(sessions: Callable[..., Se
     ("function", "error"),
     [("shop:fail", "ValueError: no stock"), ("shop:later", "KeyError: 'order'")],
 )
-def test_what_it_raises(sessions: Callable[..., Sessions], function: str, error: str) -> None:
-    said = sessions(function).open().ask("function", within=10, gives_up=10)
+def test_what_it_raises(sessions: Sessions, function: str, error: str) -> None:
+    said = opened(sessions, function).ask("function", within=10, gives_up=10)
     assert said is not None
     assert (said["ended"], said["error"]) == ("raised", error)
     line = 1 + APP[: APP.index("raise " + error.partition(":")[0])].count("\n")
     assert said["at"] == f"shop.py:{line}"
 
 
-def test_what_hangs_is_given_up_and_located(sessions: Callable[..., Sessions]) -> None:
-    session = sessions("shop:hang").open()
+def test_what_hangs_is_given_up_and_located(sessions: Sessions) -> None:
+    session = opened(sessions, "shop:hang")
     began = time.monotonic()
     assert session.ask("function", within=0.5, gives_up=0.3) is None
     assert time.monotonic() - began < 5
@@ -96,8 +91,8 @@ def test_what_hangs_is_given_up_and_located(sessions: Callable[..., Sessions]) -
     assert is_gone(session)
 
 
-def test_what_comes_back_late_is_heard(sessions: Callable[..., Sessions], tmp_path: Path) -> None:
-    session = sessions("shop:wait_for_it").open()
+def test_what_comes_back_late_is_heard(sessions: Sessions, tmp_path: Path) -> None:
+    session = opened(sessions, "shop:wait_for_it")
     assert session.ask("function", within=0.2, gives_up=10) is None
     (tmp_path / "go").touch()
     said = session.answer(10)
@@ -105,8 +100,8 @@ def test_what_comes_back_late_is_heard(sessions: Callable[..., Sessions], tmp_pa
     assert said["ended"] == "returned"
 
 
-def test_what_ends_its_process(sessions: Callable[..., Sessions]) -> None:
-    session = sessions("shop:leave").open()
+def test_what_ends_its_process(sessions: Sessions) -> None:
+    session = opened(sessions, "shop:leave")
     with pytest.raises(ProjectError, match="its process ended"):
         session.ask("function", within=10, gives_up=10)
     with pytest.raises(ProjectError, match="its process ended"):
@@ -121,17 +116,16 @@ def test_what_ends_its_process(sessions: Callable[..., Sessions]) -> None:
         ("shop.no:place", "shop.no:place failed: ModuleNotFoundError: No module named 'shop.no'"),
     ],
 )
-def test_what_cannot_be_loaded(sessions: Callable[..., Sessions], function: str, message: str) -> None:
+def test_what_cannot_be_loaded(sessions: Sessions, function: str, message: str) -> None:
     with pytest.raises(ProjectError, match=message.replace("?", r"\?")):
-        sessions(function).open()
+        opened(sessions, function)
 
 
-def test_all_is_gone_at_the_end(sessions: Callable[..., Sessions]) -> None:
-    loaded = sessions("shop:hang")
-    forks = [loaded.open() for _ in range(3)]
+def test_all_is_gone_at_the_end(sessions: Sessions) -> None:
+    forks = [opened(sessions, "shop:hang") for _ in range(3)]
     forks[0].begin("function", gives_up=10)
-    loaded.close()
-    loaded.close()
+    sessions.close()
+    sessions.close()
     assert all(map(is_gone, forks))
 
 

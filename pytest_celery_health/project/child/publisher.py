@@ -19,7 +19,7 @@ _DEFAULT_PORT = 6379
 
 
 def publisher(job: dict[str, Any]) -> None:
-    """Serve sessions in which `job["function"]` and `job["then"]` can be called.
+    """Serve sessions in which a `function` and what publishes `then` can be called.
 
     The parent is told the "queues" that the app knows, and of its result "backend", which a publisher has
     to do with: "none", "broker" if that is the same server, or "other".
@@ -33,11 +33,17 @@ def publisher(job: dict[str, Any]) -> None:
         # The sandbox gives every app a backend. Publishers that have none have nothing to do with it.
         os.environ.pop("CELERY_RESULT_BACKEND", None)
         redirect(app, os.environ["CELERY_BROKER_URL"], "")
-    functions = {name: _function(job, job[name]) for name in ("function", "then") if job[name]}
-    job["doing"] = ""
     import_clients(app)
-    told = describe(app, job["app"])
-    serve(job, {"queues": told["queues"], "backend": own[0]}, lambda: _Publishes(app, functions, job["path"]))
+    loaded: dict[str, Callable[[], Any]] = {}
+
+    def prepare(**names: str) -> Callable[[], _Publishes]:
+        for name in filter(None, names.values()):
+            if name not in loaded:
+                loaded[name] = _function(job, name)
+        functions = {which: loaded[name] for which, name in names.items() if name}
+        return lambda: _Publishes(app, functions, job["path"])
+
+    serve(job, {"queues": describe(app, job["app"])["queues"], "backend": own[0]}, prepare)
 
 
 def _backend(app: Celery) -> str:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from celery import Celery
 
 from pytest_celery_health.project.child.handlers import relative
+from pytest_celery_health.project.child.tell import tell
 
 
 class Serves(Protocol):
@@ -33,30 +34,47 @@ class Serves(Protocol):
         ...
 
 
-def serve(job: Mapping[str, Any], told: Mapping[str, Any], session: Callable[[], Serves]) -> None:
+def serve(job: dict[str, Any], told: Mapping[str, Any], prepare: Callable[..., Callable[[], Serves]]) -> None:
     """Say that all is loaded, and fork until the parent has enough.
 
     job: of the parent, with the path of its "socket". told: what it is to know of what was loaded.
-    session: makes, in each fork, what answers there.
+    prepare: given what a session was opened with, loads what it needs, before the fork, so that it is loaded
+        once; what it returns makes, in the fork, what answers there.
     """
     faulthandler.cancel_dump_traceback_later()
     with _connected(job["socket"]) as line:
         _say(line, told)
         with line.makefile("r") as asks:
             for ask in asks:
-                with suppress(ChildProcessError):
-                    while os.waitpid(-1, os.WNOHANG)[0]:
-                        pass
-                with warnings.catch_warnings():
-                    # Of our thread that waits for the parent's end, which the fork can do without.
-                    warnings.simplefilter("ignore", DeprecationWarning)
-                    forked = os.fork() == 0
-                if forked:
-                    try:
-                        line.close()
-                        _serve_session(job["socket"], json.loads(ask)["output"], session)
-                    finally:
-                        os._exit(0)
+                _open(job, line, prepare, **json.loads(ask))
+
+
+def _open(
+    job: dict[str, Any],
+    line: socket.socket,
+    prepare: Callable[..., Callable[[], Serves]],
+    output: str,
+    what: dict[str, Any],
+) -> None:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    try:
+        session = prepare(**what)
+    except BaseException as error:  # noqa: BLE001 - the user's code, SystemExit too
+        with _connected(job["socket"]) as other:
+            _say(other, {"error": tell(error, job)})
+        return
+    with warnings.catch_warnings():
+        # Of our thread that waits for the parent's end, which the fork can do without.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        forked = os.fork() == 0
+    if forked:
+        try:
+            line.close()
+            _serve_session(job["socket"], output, session)
+        finally:
+            os._exit(0)
 
 
 def import_clients(app: Celery) -> None:
