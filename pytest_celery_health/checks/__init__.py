@@ -6,6 +6,7 @@ from pytest_celery_health.checks.alerts import AlertsReach
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
+from pytest_celery_health.checks.publisher import PublisherEnds
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
 from pytest_celery_health.checks.survive import HandlersSurvive
@@ -15,6 +16,7 @@ CHECKS: dict[str, type[Check]] = {
     "alerts": AlertsReach,
     "beat": BeatFresh,
     "handlers": HandlersConnected,
+    "publisher": PublisherEnds,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "survive": HandlersSurvive,
@@ -28,6 +30,7 @@ __all__ = [
     "Check",
     "HandlersConnected",
     "HandlersSurvive",
+    "PublisherEnds",
     "QueueDepth",
     "ScheduleRuns",
     "WorkersAnswer",
