@@ -9,6 +9,7 @@ from pytest_celery_health.checks.handlers import HandlersConnected
 from pytest_celery_health.checks.logs import LogsArrive
 from pytest_celery_health.checks.metrics import MetricsScraped
 from pytest_celery_health.checks.probe import ProbeTells
+from pytest_celery_health.checks.publisher import PublisherEnds
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
 from pytest_celery_health.checks.survive import HandlersSurvive
@@ -21,6 +22,7 @@ CHECKS: dict[str, type[Check]] = {
     "metrics": MetricsScraped,
     "logs": LogsArrive,
     "probe": ProbeTells,
+    "publisher": PublisherEnds,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "survive": HandlersSurvive,
@@ -37,6 +39,7 @@ __all__ = [
     "LogsArrive",
     "MetricsScraped",
     "ProbeTells",
+    "PublisherEnds",
     "QueueDepth",
     "ScheduleRuns",
     "WorkersAnswer",

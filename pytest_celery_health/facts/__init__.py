@@ -15,6 +15,7 @@ from pytest_celery_health.facts.asks import (
     AskLogs,
     AskMetrics,
     AskProbe,
+    AskPublishers,
     AskQueues,
     AskSchedule,
     AskTrials,
@@ -26,6 +27,7 @@ from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, T
 from pytest_celery_health.facts.logs import Delivery, LogHandler, LogLine, Logs
 from pytest_celery_health.facts.metrics import Count, Counted, Gauged, Sample, Scraped, ScrapePlan
 from pytest_celery_health.facts.probes import Answer, Probe, Probed, Setting
+from pytest_celery_health.facts.publishers import Published, Publishing
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
     App,
@@ -54,6 +56,7 @@ __all__ = [
     "AskLogs",
     "AskMetrics",
     "AskProbe",
+    "AskPublishers",
     "AskQueues",
     "AskSchedule",
     "AskTrials",
@@ -78,6 +81,8 @@ __all__ = [
     "Probe",
     "Probed",
     "Progress",
+    "Published",
+    "Publishing",
     "Queue",
     "Queues",
     "RunningTask",

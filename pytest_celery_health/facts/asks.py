@@ -11,6 +11,7 @@ from pytest_celery_health.facts.handlers import Handlers, Trials
 from pytest_celery_health.facts.logs import Logs
 from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
 from pytest_celery_health.facts.probes import Probe, Probed, Setting
+from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
 
@@ -205,3 +206,26 @@ class AskProbe(Ask):
             return None
         worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
         return AskProbe(self.probe, worlds, max(self.within, other.within), self.setting)
+
+
+@dataclass(frozen=True, slots=True)
+class AskPublishers(Ask):
+    """What becomes of calls of a function of the project that publishes, "package.module:function".
+
+    then: a function that publishes later what the call has put aside, or "". worlds: names of faults of the
+    broker. within: seconds after which a call may be given up.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Published,)
+    tried: ClassVar[bool] = True
+
+    call: str
+    then: str
+    worlds: tuple[str, ...]
+    within: float
+
+    def joined(self, other: Ask) -> AskPublishers | None:
+        if not isinstance(other, AskPublishers) or (self.call, self.then) != (other.call, other.then):
+            return None
+        worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
+        return AskPublishers(self.call, self.then, worlds, max(self.within, other.within))

@@ -13,12 +13,13 @@ from pytest_celery_health.facts.handlers import Handlers, Trials
 from pytest_celery_health.facts.logs import Logs
 from pytest_celery_health.facts.metrics import Scraped
 from pytest_celery_health.facts.probes import Probed
+from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queue, Queues, Schedule, Unacked, Workers
 from pytest_celery_health.facts.unseen import Unseen
 
 T = TypeVar("T")
 Fact: TypeAlias = (Workers | Queues | Queue | Beat | Schedule | App | Unacked) | (
-    Handlers | Trials | Drilled | Logs | Probed | Scraped
+    Handlers | Trials | Drilled | Logs | Probed | Published | Scraped
 )
 
 #: Told to checks whose fact nobody put into the snapshot.

@@ -203,6 +203,11 @@ class World:
     def _has_backend(self) -> bool:
         return self._sandbox is not None and self._sandbox.launch.result.startswith("redis")
 
+    @property
+    def started(self) -> bool:
+        """Whether it has a sandbox now."""
+        return self._sandbox is not None
+
     def proxy(self, side: str) -> Proxy:
         """The proxy in front of BROKER or BACKEND."""
         assert self.sandbox

@@ -25,9 +25,11 @@ BY_TYPE: dict[Any, list[Any]] = {
 }
 WORDS = {
     "level": ["INFO"],
+    "call": ["shop.orders:place_order"],
     "heartbeat": ["redis:KEY", "file:/run/beat", "redbeat", "ping", "call:shop.health:seen"],
     "naive_is": ["UTC"],
     "tasks": ["all"],
+    "then": ["shop.outbox:relay"],
     "pool": ["prefork", "threads"],
     "scrape": ["worker", "http://localhost:9808/metrics", "call:shop.web:metrics", "push:gateway:9091"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
@@ -38,6 +40,7 @@ LISTS: dict[Any, list[Any]] = {
     "ends": [["raises"], []],
     "priorities": [[0], [0, 3, 6, 9]],
     "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
+    "when": [["broker_hangs"], ["broker_refuses", "broker_blocks"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
 TABLES: dict[Any, list[Any]] = {
@@ -48,6 +51,7 @@ TABLES: dict[Any, list[Any]] = {
 NEEDED: dict[str, dict[str, Any]] = {
     "alerts": {"must_reach": {"log": ["raises"]}},
     "metrics": {"scrape": "worker", "gauge": "celery_queue_length"},
+    "publisher": {"call": "shop.orders:place_order"},
 }
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 
@@ -113,6 +117,7 @@ def frozen(value: Any) -> Any:
 def test_no_other_field_takes_a_table(contract: From, use: str, name: str) -> None:
     others = {key: one for key, one in NEEDED.get(use, {}).items() if key != name}
     needed = "".join(f", {key} = {toml(one)}" for key, one in others.items())
+    needed = "".join(f", {key} = {toml(one)}" for key, one in NEEDED.get(use, {}).items() if key != name)
     with pytest.raises(ContractError) as caught:
         contract(
             f'[tool.celery-health]\napp = "s"\ncheck.r = {{ use = "{use}", {name} = {{ x = 1 }}{needed} }}'
