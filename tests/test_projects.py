@@ -45,6 +45,7 @@ PROJECTS = {
     HERE / "handlers_httphandler": {"shop.charge", "shop.pack"},
     HERE / "handlers_httpx": {"shop.charge", "shop.pack"},
     HERE / "handlers_sdk": {"shop.charge", "shop.pack"},
+    HERE / "health_styles": {"styles.app.work"},
     HERE / "leaky": {"leaky.leak", "leaky.unnamed"},
     HERE / "monorepo" / "services" / "billing": {"billing.invoice"},
     HERE / "redbeat": {"shop.heartbeat"},
