@@ -5,10 +5,23 @@ An experiment is a function that begins it and returns what waits for its fact, 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskProbe, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import (
+    Ask,
+    AskDrills,
+    AskHandlers,
+    AskLogs,
+    AskMetrics,
+    AskProbe,
+    AskPublishers,
+    AskTrials,
+    Fact,
+    Unseen,
+)
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -17,7 +30,10 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.drills.log_lines import logged
+from pytest_celery_health.sandbox.drills.metrics import scraped
 from pytest_celery_health.sandbox.probes.prober import Prober
+from pytest_celery_health.sandbox.publishing import Publishers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
 from pytest_celery_health.sandbox.world import World
@@ -43,6 +59,7 @@ class Experiments:
         self._brokerless: Brokerless | None = None
         self._world: World | None = None
         self._prober: Prober | None = None
+        self._publishers: Publishers | None = None
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
         self._closers: list[Callable[[], None]] = []
@@ -98,6 +115,19 @@ class Experiments:
             self.closing(self._prober.close)
         return self._prober
 
+    def crew(self) -> Drills:
+        """A crew of its own, for drills beside others. Raises TargetError where there must be none."""
+        crew = self.drills().another()
+        self.closing(crew.close)
+        return crew
+
+    def publishers(self) -> Publishers:
+        """Where publishers are tried."""
+        if self._publishers is None:
+            self._publishers = Publishers(self._spec, self.app)
+            self.closing(self._publishers.close)
+        return self._publishers
+
     def closing(self, close: Callable[[], None]) -> None:
         """Have this called at the end; it may be called twice."""
         self._closers.append(close)
@@ -127,16 +157,60 @@ def _trials(lab: Experiments, ask: AskTrials) -> Waits:
 
 
 def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
-    return lambda: drilled(lab.drills(), ask)
+    crew = lab.drills()
+    return lambda: drilled(crew, ask)
+
+
+def _scraped(lab: Experiments, ask: AskMetrics) -> Waits:
+    crew = lab.crew()
+    return _apart(lambda: scraped(crew, ask.plan), crew.close)
+
+
+def _logged(lab: Experiments, ask: AskLogs) -> Waits:
+    crew = lab.crew()
+    return _apart(lambda: logged(crew, ask), crew.close)
 
 
 def _probed(lab: Experiments, ask: AskProbe) -> Waits:
     return lab.prober().add(ask)
 
 
+def _published(lab: Experiments, ask: AskPublishers) -> Waits:
+    publishers = lab.publishers()
+    return _apart(lambda: publishers.published(ask))
+
+
+def _apart(find: Callable[[], Fact], close: Callable[[], None] | None = None) -> Waits:
+    """Find it out while others are at work: most of them wait most of the time."""
+    found: list[Fact | BaseException] = []
+
+    def run() -> None:
+        with ExitStack() as stack:
+            if close is not None:
+                stack.callback(close)
+            try:
+                found.append(find())
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+                found.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+
+    def wait() -> Fact:
+        thread.join()
+        if isinstance(found[0], BaseException):
+            raise found[0]
+        return found[0]
+
+    return wait
+
+
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
+    AskLogs: _logged,
+    AskMetrics: _scraped,
     AskProbe: _probed,
+    AskPublishers: _published,
     AskTrials: _trials,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,27 +110,25 @@ def celery_drill_for(request: pytest.FixtureRequest) -> Drills:
 
 
 def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
+    from pytest_celery_health.project.child.load import LoadError
     from pytest_celery_health.sandbox.fleet import CeleryFleet
+    from pytest_celery_health.sandbox.here import provided
 
     run = run_of(request.config)
-    try:
-        brokers = run.brokers
-        app = own_app(request.config, run)
-        with (
-            brokers.empty(getattr(request, "param", "")) as broker,
-            CeleryFleet(
-                app,
-                broker.target.url,
-                broker.result_url,
-                options=broker.target.options,
-                env=run.contract.sandbox.redirect_env,
-                broker=broker.broker,
-            ) as fleet,
-        ):
-            yield fleet
-            request.node.add_report_section("teardown", "celery_fleet", fleet.told())
-    except (TargetError, SandboxError) as error:
-        pytest.fail(f"celery_fleet: {error}", pytrace=False)
+    env = run.contract.sandbox.redirect_env
+    with ExitStack() as stack:
+        try:
+            broker = stack.enter_context(run.brokers.empty(getattr(request, "param", "")))
+            url = broker.target.url
+            with provided(url, env):
+                app = own_app(request.config, run)
+        except (TargetError, SandboxError, LoadError) as error:
+            pytest.fail(f"celery_fleet: {error}", pytrace=False)
+        fleet = CeleryFleet(
+            app, url, broker.launch.result, options=broker.target.options, env=env, broker=broker.broker
+        )
+        yield stack.enter_context(fleet)
+        request.node.add_report_section("teardown", "celery_fleet", fleet.told())
 
 
 def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pytest_celery_health.clock import CeleryClock
     from pytest_celery_health.fixtures import CeleryHealth
     from pytest_celery_health.record.in_process import CelerySignals
     from pytest_celery_health.sandbox.drills.crew import Drills
@@ -127,6 +128,22 @@ def celery_fleet(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
     from pytest_celery_health.fixtures import celery_fleet_for
 
     yield from celery_fleet_for(request)
+
+
+@pytest.fixture
+def celery_clock() -> Iterator[CeleryClock]:
+    """Freezes the time that the code under test sees; transports, deadlines and other threads go on.
+
+    `freeze(moment)`, also as a context manager, `move_to(moment)`, `shift("121s")`, `now`.
+    """
+    try:
+        from pytest_celery_health.clock import CeleryClock
+    except ModuleNotFoundError as error:
+        if error.name != "freezegun":
+            raise
+        pytest.fail(str(error), pytrace=False)
+    with CeleryClock() as clock:
+        yield clock
 
 
 @pytest.fixture

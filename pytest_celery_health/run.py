@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pytest_celery_health.checks import BeatFresh, Check, ProbeTells
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
+from pytest_celery_health.contract.read import mistaken
 from pytest_celery_health.contract.targets import resolve
 from pytest_celery_health.experiments import Experiments
 from pytest_celery_health.facts import Ask, AskQueues, Snapshot, Unseen, merge
@@ -21,7 +22,7 @@ from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target, TargetError
 from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
-from pytest_celery_health.sandbox import Sandbox, SandboxError
+from pytest_celery_health.sandbox import Sandbox, SandboxError, SpecError
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
@@ -60,6 +61,8 @@ class Run:
     looks: list[Look] = field(default_factory=list)
     seen: Look | None = None
     sandbox: Sandbox | None = None
+    #: What only the app could show to be wrong with the contract.
+    mistake: ContractError | None = None
     _describing: Asked[AppInfo] | None = None
     _experiments: Experiments | None = None
     _trouble: Unseen | None = None
@@ -80,6 +83,12 @@ class Run:
     def needs_target(self) -> bool:
         """Whether a planned check has something to look at."""
         return any(True for check, _ in self.planned for _ in check.asks())
+
+    @property
+    def needs_sandbox(self) -> bool:
+        """Whether a planned check looks at what the sandbox starts."""
+        asks = (ask for check, _ in self.planned for ask in check.asks())
+        return not self.live and any(not ask.tried for ask in asks)
 
     @property
     def checks(self) -> list[Check]:
@@ -143,12 +152,17 @@ class Run:
         Raises TargetError when its app does not load or its sandbox does not start, ContractError when
         the contract does not let it be looked at.
         """
+        if self.mistake is not None:
+            raise self.mistake
         if self._trouble is not None:
             raise TargetError(self._trouble.why)
         try:
             if self.live:
                 return self._live_target()
             return self._sandbox().target
+        except SpecError as error:
+            self.mistake = mistaken(self.contract, "sandbox", error.key, error.mistakes)
+            raise self.mistake from error
         except (ProjectError, SandboxError) as error:
             self._trouble = Unseen(str(error))
             raise TargetError(str(error)) from error
@@ -195,24 +209,11 @@ class Run:
 
     def close(self) -> None:
         """End the sandbox, and whatever else is running."""
-        if self._drills is not None:
-            drills, self._drills = self._drills, None
-            drills.close()
-        if self._world is not None:
-            world, self._world = self._world, None
-            world.close()
-        if self._brokers is not None:
-            embedded, self._brokers = self._brokers, None
-            embedded.close()
-        if self._describing is not None:
-            self._describing.close()
-            self._describing = None
-        if self._experiments is not None:
-            self._experiments.close()
-            self._experiments = None
-        if self.sandbox is not None:
-            sandbox, self.sandbox = self.sandbox, None
-            sandbox.close()
+        for name in ("_drills", "_world", "_brokers", "_describing", "_experiments", "sandbox"):
+            running = getattr(self, name)
+            setattr(self, name, None)
+            if running is not None:
+                running.close()
 
     def _spec(self) -> AppSpec:
         return AppSpec(
@@ -266,8 +267,7 @@ class Run:
                     sandbox.start()
                     self.sandbox = sandbox
                     if marker is not None:
-                        # pytest-xdist's controller made the folder, and started this process.
-                        sandbox.share(marker, owner=os.getppid())
+                        sandbox.share(marker)
         return self.sandbox
 
     def take_shared_look(self, share: Path) -> Look | None:

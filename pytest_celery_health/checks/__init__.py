@@ -6,7 +6,10 @@ from pytest_celery_health.checks.alerts import AlertsReach
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
+from pytest_celery_health.checks.logs import LogsArrive
+from pytest_celery_health.checks.metrics import MetricsScraped
 from pytest_celery_health.checks.probe import ProbeTells
+from pytest_celery_health.checks.publisher import PublisherEnds
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
 from pytest_celery_health.checks.survive import HandlersSurvive
@@ -16,7 +19,10 @@ CHECKS: dict[str, type[Check]] = {
     "alerts": AlertsReach,
     "beat": BeatFresh,
     "handlers": HandlersConnected,
+    "metrics": MetricsScraped,
+    "logs": LogsArrive,
     "probe": ProbeTells,
+    "publisher": PublisherEnds,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
     "survive": HandlersSurvive,
@@ -30,7 +36,10 @@ __all__ = [
     "Check",
     "HandlersConnected",
     "HandlersSurvive",
+    "LogsArrive",
+    "MetricsScraped",
     "ProbeTells",
+    "PublisherEnds",
     "QueueDepth",
     "ScheduleRuns",
     "WorkersAnswer",

@@ -54,7 +54,7 @@ class BeatFresh(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         beat = seen.beat(self.heartbeat, self.url)
         if isinstance(beat, Unseen):
-            yield Finding.unseen("beat", beat)
+            yield Finding.unseen("", beat, hint="beat")
             return
         within, ahead = seconds(self.within), seconds(self.ahead_at_most)
         if beat.gone:

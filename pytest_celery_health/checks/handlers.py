@@ -64,7 +64,7 @@ class HandlersConnected(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         handlers = seen.handlers
         if isinstance(handlers, Unseen):
-            yield Finding.unseen("handlers", handlers)
+            yield Finding.unseen("", handlers, hint="handlers")
             return
         wanted = {(signal, name) for signal, _, name in (entry.partition(":") for entry in self.expected)}
         there = {

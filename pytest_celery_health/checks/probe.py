@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.durations import Duration, seconds, spell
-from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Setting, Snapshot, Unseen
+from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Probed, Setting, Snapshot, Unseen
 from pytest_celery_health.verdict import Finding
 
 #: The faults that a probe may be called in, and what is wrong then: "while ...".
@@ -242,7 +242,7 @@ class ProbeTells(Check):
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         name = self.probe.name
-        probed = seen.probed(self.probe, self._setting)
+        probed = seen.fact(Probed, probe=self.probe, setting=self._setting)
         if isinstance(probed, Unseen):
             yield Finding.unseen(name, probed)
             return
@@ -349,7 +349,7 @@ class ProbeTells(Check):
         return Finding(False, name, f"shows {shown} for {answer.queue} {while_}", f"{held:,}", hint)
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        probed = seen.probed(self.probe, self._setting)
+        probed = seen.fact(Probed, probe=self.probe, setting=self._setting)
         if isinstance(probed, Unseen) or not probed.seen:
             return
         answers = {answer.world: answer for answer in probed.seen}

@@ -73,7 +73,7 @@ class QueueDepth(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         queues = seen.queues(self.queues)
         if isinstance(queues, Unseen):
-            yield Finding.unseen(", ".join(self.queues), queues)
+            yield Finding.unseen("", queues, hint=", ".join(self.queues))
             return
         for name in self.queues:
             if is_pattern(name) and isinstance(seen.queues([name]), tuple) and not seen.queues([name]):

@@ -29,7 +29,7 @@ class ScheduleRuns(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         schedule = seen.schedule
         if isinstance(schedule, Unseen):
-            yield Finding.unseen("schedule", schedule)
+            yield Finding.unseen("", schedule, hint="schedule")
             return
         names = {entry.name for entry in schedule.entries}
         for name in self.entries:

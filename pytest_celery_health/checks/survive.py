@@ -66,7 +66,7 @@ class HandlersSurvive(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         trials = seen.trials
         if isinstance(trials, Unseen):
-            yield Finding.unseen("handlers", trials)
+            yield Finding.unseen("", trials, hint="handlers")
             return
         names = [trial.name for trial in trials.seen]
         for name in self.handlers:

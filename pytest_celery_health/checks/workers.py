@@ -70,7 +70,7 @@ class WorkersAnswer(Check):
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         workers = seen.workers
         if isinstance(workers, Unseen):
-            yield Finding.unseen("workers", workers)
+            yield Finding.unseen("", workers, hint="workers")
             return
         if self.at_least or not self.names:
             yield self._count(workers)

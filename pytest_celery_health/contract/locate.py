@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 if sys.version_info >= (3, 11):
@@ -53,6 +54,27 @@ def line_of(lines: Mapping[KeyPath, int], path: KeyPath) -> int:
     while path and path not in lines:
         path = path[:-1]
     return lines.get(path, 1)
+
+
+def line_of_key(lines: Mapping[KeyPath, int], table: KeyPath, key: str) -> int:
+    """The line of a key, or of a part of it ("key[0].part"), in a table."""
+    inside = key.partition("[")[0].rstrip(":").split(".") if key else []
+    return line_of(lines, (*table, *inside))
+
+
+def placed(path: Path, line: int, table: KeyPath, complaint: str) -> str:
+    """A complaint with its place in the contract, as a reader in this folder finds it."""
+    return f"{shown(path)}:{line}: [{'.'.join(map(bare, table))}] {complaint}"
+
+
+def shown(path: Path) -> str:
+    """`path` as a reader in this folder knows it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def bare(key: str) -> str:
+    """A key as TOML has it, quoted where it must be."""
+    return key if key.replace("-", "a").replace("_", "a").isalnum() and key.isascii() else f'"{key}"'
 
 
 def _note(content: Mapping[str, Any], around: KeyPath, line: int, found: dict[KeyPath, int]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from datetime import date
@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 from pytest_celery_health.checks import CHECKS, Check
 from pytest_celery_health.contract.begin import FIRST_TABLE
-from pytest_celery_health.contract.locate import KeyPath, line_of, locate
+from pytest_celery_health.contract.locate import KeyPath, bare, line_of, line_of_key, locate, placed, shown
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, Row, Silence, TargetSpec
 from pytest_celery_health.contract.targets import (
     broker_complaint,
@@ -69,12 +69,20 @@ def read(path: Path, *, today: date | None = None, app_from_hook: bool = False) 
     return _Reader(path, today or date.today(), app_from_hook).contract()
 
 
+def mistaken(contract: Contract, table: str, key: str, complaints: Iterable[str]) -> ContractError:
+    """What only the app could show of a contract that was read: complaints about a key of a table."""
+    lines = locate(contract.path.read_text(encoding="utf-8")) if contract.path.exists() else {}
+    at = (*_ROOT, table)
+    line = line_of_key(lines, at, key)
+    return ContractError(placed(contract.path, line, at, f"{key}: {each}") for each in complaints)
+
+
 class _Reader:
     def __init__(self, path: Path, today: date, app_from_hook: bool) -> None:
         self.path = path.absolute()
         self.today = today
         self.app_from_hook = app_from_hook
-        self.shown = _shown(self.path)
+        self.shown = shown(self.path)
         self.lines: Mapping[KeyPath, int] = {}
         self.problems: dict[str, int] = {}
         self.meant: set[KeyPath] = set()
@@ -356,28 +364,17 @@ class _Reader:
             self._complain((), f'app is missing, and {reasons[0]}; write app = "package.module:app"')
 
     def _complain(self, at: KeyPath, complaint: str, key: str = "") -> None:
-        inside = key.partition("[")[0].rstrip(":").split(".") if key else []
-        line = line_of(self.lines, (*_ROOT, *at, *inside))
-        table = ".".join(map(_bare, (*_ROOT, *at)))
         complaint = mask(complaint, self.secrets)
-        self.problems.setdefault(f"{self.shown}:{line}: [{table}] {complaint}", line)
+        line = line_of_key(self.lines, (*_ROOT, *at), key)
+        self.problems.setdefault(placed(self.path, line, (*_ROOT, *at), complaint), line)
 
     def _raise(self) -> None:
         if self.problems:
             raise ContractError(sorted(self.problems, key=self.problems.__getitem__))
 
 
-def _shown(path: Path) -> str:
-    """`path` as a reader in this folder knows it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
 def _tables(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _bare(key: str) -> str:
-    return key if key.replace("-", "a").replace("_", "a").isalnum() and key.isascii() else f'"{key}"'
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -394,7 +391,7 @@ def _subject(key: str, name: str, wanted: Any) -> dict[str, Any]:
 
 def _unknown(key: str, known: list[str], noun: str) -> str:
     near = did_you_mean(key, known) or f"; keys: {', '.join(known)}"
-    return f"{_bare(key)} is not a key of {noun}{near}"
+    return f"{bare(key)} is not a key of {noun}{near}"
 
 
 def _missing_word(at: KeyPath, complaint: str) -> str:

@@ -8,7 +8,10 @@ from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.logs import Logs
+from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
 from pytest_celery_health.facts.probes import Probe, Probed, Setting
+from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
 
@@ -155,6 +158,35 @@ class AskDrills(Ask):
 
 
 @dataclass(frozen=True, slots=True)
+class AskMetrics(Ask):
+    """What a scrape shows of the app's metrics, set in a real worker."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Scraped,)
+    tried: ClassVar[bool] = True
+
+    plan: ScrapePlan
+
+
+@dataclass(frozen=True, slots=True)
+class AskLogs(Ask):
+    """What becomes of log records in the app's worker.
+
+    loggers: that are tried beside those that its own modules use, and Celery's. pool: "" is the app's choice.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Logs,)
+    tried: ClassVar[bool] = True
+
+    loggers: tuple[str, ...] = ()
+    pool: str = ""
+
+    def joined(self, other: Ask) -> AskLogs | None:
+        if not isinstance(other, AskLogs) or self.pool != other.pool:
+            return None
+        return AskLogs(tuple(dict.fromkeys(self.loggers + other.loggers)), self.pool)
+
+
+@dataclass(frozen=True, slots=True)
 class AskProbe(Ask):
     """What a health check of the project says in the healthy world, and in each of these.
 
@@ -174,3 +206,26 @@ class AskProbe(Ask):
             return None
         worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
         return AskProbe(self.probe, worlds, max(self.within, other.within), self.setting)
+
+
+@dataclass(frozen=True, slots=True)
+class AskPublishers(Ask):
+    """What becomes of calls of a function of the project that publishes, "package.module:function".
+
+    then: a function that publishes later what the call has put aside, or "". worlds: names of faults of the
+    broker. within: seconds after which a call may be given up.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Published,)
+    tried: ClassVar[bool] = True
+
+    call: str
+    then: str
+    worlds: tuple[str, ...]
+    within: float
+
+    def joined(self, other: Ask) -> AskPublishers | None:
+        if not isinstance(other, AskPublishers) or (self.call, self.then) != (other.call, other.then):
+            return None
+        worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
+        return AskPublishers(self.call, self.then, worlds, max(self.within, other.within))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import re
 import socket
-import ssl
-from collections.abc import Iterator, Mapping
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -16,11 +13,19 @@ from pytest_celery_health.durations import spell
 from pytest_celery_health.masking import mask, masked_url, secrets_in
 from pytest_celery_health.observe.clock import Deadline
 from pytest_celery_health.observe.target import Target
+from pytest_celery_health.observe.trouble import (
+    hung_up,
+    odd_frame,
+    other_protocol,
+    phrase,
+    plain,
+    spoke_first,
+    still_at,
+    unresolved,
+)
 
 #: Seconds that a connection may spend on looking what an unknown server says.
 _EVIDENCE = 0.25
-_CLOSED = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, EOFError)
-_CLOSED_WORDS = re.compile(r"closed (the )?connection|connection closed|reset by peer|broken pipe", re.I)
 
 
 class UnreachableError(Exception):
@@ -35,7 +40,11 @@ class Link:
         self.deadline = deadline
         self.secrets = secrets_in(target.url, target.options, target.ssl)
         self.name = masked_url(target.url)
-        self._cut = False
+        #: Why nothing was heard, once the connection has been cut.
+        self.late = ""
+        #: Whether a broker is being connected to: nothing has been asked of it, and nothing is to be tidied.
+        self.opening = False
+        self._thread = threading.get_ident()
         self._alone = True
         self.connection: Connection = self._make()
 
@@ -51,14 +60,17 @@ class Link:
             # A little less, so that the driver's own word for it still comes within the deadline.
             self._bound((left - min(0.1, left / 10)) / (len(urls) - place))
             self.name = masked_url(self.target.url if self._alone else url)
+            self._name_host()
             try:
                 # Not connect(): it retries by a rule of its own.
+                self.opening = True
                 self.connection.default_channel  # noqa: B018
             except Exception as trouble:  # noqa: BLE001 - drivers raise what they like
                 troubles.append(self.explain(trouble, opening=True))
-                if self.deadline.passed or self._cut:
+                if self.deadline.passed or self.late:
                     break
             else:
+                self.opening = False
                 return self.connection
         raise UnreachableError("; ".join(troubles))
 
@@ -68,16 +80,15 @@ class Link:
         return bool(self.connection.supports_exchange_type("fanout"))
 
     def explain(self, trouble: BaseException, *, opening: bool = False) -> str:
-        """What `trouble` means for a reader, passwords masked."""
-        if self._cut:
-            # What was raised is only that we shut the socket.
-            return f"{self.name} did not answer within {spell(self.deadline.seconds)}"
+        """What `trouble` means for a reader, evidence first, passwords masked."""
+        if self.late:
+            return self.late  # what was raised is only that we shut the socket
+        if unresolved(trouble):
+            host = mask(str(self.connection.hostname), self.secrets)
+            return f"no such host: {host} does not resolve ({self.name})"
         waited = spell(self.deadline.seconds if self._alone else round(self._seconds, 1) or self._seconds)
-        text = _explain(trouble, waited, opening=opening) or self._evidence(trouble, opening=opening)
-        text = text or f"failed: {_plain(trouble)}"
-        if any(isinstance(each, socket.gaierror) for each in _chain(trouble)):
-            return f"host {mask(str(self.connection.hostname), self.secrets)} does not resolve ({self.name})"
-        return f"{self.name} {mask(text, self.secrets)}"
+        text = phrase(trouble, waited, opening=opening) or self._evidence(trouble, opening=opening)
+        return f"{mask(text or f'{plain(trouble)}, on', self.secrets)} {self.name}"
 
     def close(self) -> None:
         """Closes it, without waiting for anything that is left unsaid."""
@@ -86,7 +97,9 @@ class Link:
 
     def cut(self) -> None:
         """Shuts the sockets, so that whoever waits on them in another thread stops waiting."""
-        self._cut = True
+        waited = spell(self.deadline.seconds)
+        doing = still_at(self._thread, waited) if self.opening else ""
+        self.late = f"{doing or f'no answer within {waited} from'} {self.name}"
         with suppress(Exception):
             channel: Any = self.connection._default_channel  # the public name would connect
             for pool in (channel.pool, channel.client.connection_pool):
@@ -110,8 +123,8 @@ class Link:
                 heartbeat=0,
             )
         except Exception as trouble:  # noqa: BLE001 - kombu raises what its URL parser raises
-            text = _explain(trouble, "", opening=True) or f"is not a broker's URL: {_plain(trouble)}"
-            raise UnreachableError(f"{self.name} {mask(text, self.secrets)}") from None
+            text = phrase(trouble, "", opening=True) or f"no broker's URL ({plain(trouble)}):"
+            raise UnreachableError(f"{mask(text, self.secrets)} {self.name}") from None
 
     def _urls(self) -> list[str]:
         """What to try one after the other. Sentinels are asked together, by redis-py."""
@@ -122,6 +135,16 @@ class Link:
         self._seconds = seconds
         self.connection.connect_timeout = seconds
         self.connection.transport_options = {**self.target.options, **self._bounds(seconds)}
+
+    def _name_host(self) -> None:
+        """Compare the certificate's name with this URL's host.
+
+        kombu writes the first host that it tries into the options, for all that follow, and 127.0.0.1 for
+        localhost.
+        """
+        tls = self.connection.ssl
+        if isinstance(tls, dict) and tls.get("server_hostname", "") is None:
+            self.connection.ssl = {**tls, "server_hostname": self.connection.hostname or "localhost"}
 
     def _bounds(self, seconds: float) -> dict[str, Any]:
         try:
@@ -154,16 +177,21 @@ class Link:
 
     def _evidence(self, trouble: BaseException, *, opening: bool) -> str:
         """What a server says that hung up in the handshake: its own words are the best evidence."""
-        if not opening or not any(_hung_up(each) or _odd_frame(each) for each in _chain(trouble)):
+        odd = odd_frame(trouble)
+        if not opening or not (odd or hung_up(trouble)):
             return ""
-        if not self.target.ssl and self.connection.transport.driver_type == "amqp":
+        tls = self.target.ssl
+        if tls or self.name.startswith(("amqps:", "rediss:")):
+            own = isinstance(tls, dict) and (tls.get("certfile") or tls.get("ssl_certfile"))
+            asks = "does it refuse the client certificate" if own else "does it want a client certificate"
+            return f"connection closed in the TLS handshake ({asks}?) by"
+        if self.connection.transport.driver_type == "amqp":
             said = self._first_bytes(min(_EVIDENCE, self.deadline.left()))
-            spoke_first = any(getattr(each, "errno", 0) == errno.EINVAL for each in _chain(trouble))
-            if said and (spoke_first or not said.startswith((b"AMQP", b"\x01"))):
-                return f"speaks another protocol (answered {_line(said)!r})"
-        if any(_odd_frame(each) for each in _chain(trouble)):
-            return "speaks another protocol"
-        return "accepted the connection and closed it (does it want TLS, or is it another kind of server?)"
+            if said and (spoke_first(trouble) or not said.startswith((b"AMQP", b"\x01"))):
+                return other_protocol(said)
+        if odd:
+            return "another protocol spoken by"
+        return "connection closed at once (does it want TLS, or is it another kind of server?) by"
 
     def _first_bytes(self, seconds: float) -> bytes:
         place = (self.connection.hostname or "localhost", int(self.connection.port or 5672))
@@ -172,131 +200,3 @@ class Link:
             probe.sendall(b"AMQP\x00\x00\x09\x01")
             return probe.recv(64)
         return b""
-
-
-def _chain(trouble: BaseException | None) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    while trouble is not None and id(trouble) not in seen:
-        seen.add(id(trouble))
-        yield trouble
-        trouble = trouble.__cause__ or trouble.__context__
-
-
-def _explain(trouble: BaseException, waited: str, *, opening: bool) -> str:
-    """The trouble in words, "" when there is no better word than its own."""
-    for each in _chain(trouble):
-        said = _one(each, waited, opening=opening)
-        if said:
-            return said
-    return ""
-
-
-def _one(trouble: BaseException, waited: str, *, opening: bool) -> str:
-    name, text = type(trouble).__name__, str(trouble)
-    if isinstance(trouble, ConnectionRefusedError):
-        return "refused the connection"
-    if isinstance(trouble, socket.gaierror):
-        return "has a host that does not resolve"
-    if isinstance(trouble, ssl.SSLCertVerificationError):
-        return f"shows a certificate that is not trusted ({trouble.verify_message or text})"
-    if isinstance(trouble, ssl.SSLError) and not isinstance(trouble, TimeoutError):
-        reason = trouble.reason or text
-        return f"does not speak TLS ({reason})" if "WRONG_VERSION" in text else f"refused TLS ({reason})"
-    if isinstance(trouble, TimeoutError):
-        return _timeout(trouble, waited, opening=opening)
-    if isinstance(trouble, (FileNotFoundError, PermissionError)):
-        return f"cannot be opened ({trouble.strerror})"
-    if isinstance(trouble, OSError) and trouble.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
-        return f"cannot be reached ({trouble.strerror})"
-    if isinstance(trouble, ImportError):
-        return f"needs a library that is not installed ({text})"
-    known = _SAID.get(name)
-    if known is not None:
-        return str(known(text) if callable(known) else known.format(text=text))
-    if name in ("ResponseError", "ValueError", "KeyError", "OperationalError"):
-        for sign, meaning in _WORDS.items():
-            if sign in text:
-                return meaning.format(text=text.strip("'\""))
-    if not opening and (isinstance(trouble, _CLOSED) or _CLOSED_WORDS.search(text)):
-        return "closed the connection"
-    return ""
-
-
-def _protocol(text: str) -> str:
-    answer = re.search(r"b(['\"])(.*)\1", text, re.S)
-    return f"speaks another protocol (answered {(answer.group(2) if answer else text)[:60]!r})"
-
-
-_SAID: Mapping[str, Any] = {
-    "AuthenticationError": "rejected the password",
-    "AuthenticationWrongNumberOfArgsError": "rejected the password",
-    "AccessRefused": "rejected the password",
-    "NotAllowed": lambda text: _vhost(text),
-    "NoPermissionError": "does not permit it ({text})",
-    "BusyLoadingError": "is still loading its data",
-    "InvalidResponse": _protocol,
-    "MasterNotFoundError": lambda text: _master(text),
-    "SlaveNotFoundError": lambda text: _master(text),
-    "ReadOnlyError": "is a read-only replica",
-}
-_WORDS: Mapping[str, str] = {
-    "NOAUTH": "wants a password",
-    "Authentication required": "wants a password",
-    "WRONGPASS": "rejected the password",
-    "invalid username-password": "rejected the password",
-    "DB index is out of range": "has no such database (DB index is out of range)",
-    "Database is int between": "names no database ({text})",
-    "unknown command 'SENTINEL'": "is not a sentinel",
-    "No such transport": "is of no transport that kombu knows ({text})",
-    "'master_name'": "needs master_name in broker_transport_options",
-    "NOPERM": "does not permit it ({text})",
-}
-
-
-def _vhost(text: str) -> str:
-    found = re.search(r"vhost '?([^\s']+)'? not found", text)
-    return f"has no vhost {found.group(1)!r}" if found else f"refused the vhost ({text.split(' - ')[-1]})"
-
-
-def _master(text: str) -> str:
-    found = re.search(r"'([^']*)'", text)
-    # What follows is a repr of clients: addresses and reasons, but also arguments.
-    reasons = sorted(set(re.findall(r"(?:refused|Timeout|[Nn]ame or service not known|no master)", text)))
-    because = f" ({', '.join(reasons).lower()})" if reasons else ""
-    return f"gave no master {found.group(1) if found else ''!r}{because}"
-
-
-def _timeout(trouble: BaseException, waited: str, *, opening: bool) -> str:
-    if not opening:
-        return f"stopped answering ({waited})"
-    frames = set()
-    for each in _chain(trouble):
-        at = each.__traceback__
-        while at is not None:
-            frames.add(at.tb_frame.f_code.co_name)
-            at = at.tb_next
-    if "do_handshake" in frames:
-        return f"never answered the TLS handshake ({waited}): is it a plain port?"
-    if "_connect" in frames:
-        return f"did not accept the connection within {waited}"
-    return f"accepted the connection and never answered ({waited})"
-
-
-def _hung_up(trouble: BaseException) -> bool:
-    # EINVAL: the server had closed the socket, or spoken first, when py-amqp set the socket's options.
-    if isinstance(trouble, OSError) and trouble.errno == errno.EINVAL:
-        return True
-    return isinstance(trouble, _CLOSED) or bool(_CLOSED_WORDS.search(str(trouble)))
-
-
-def _odd_frame(trouble: BaseException) -> bool:
-    return type(trouble).__name__ in ("UnexpectedFrame", "FrameSyntaxError") or "0xCE" in str(trouble)
-
-
-def _line(said: bytes) -> str:
-    return said.splitlines()[0].decode("latin-1")[:60] if said.splitlines() else ""
-
-
-def _plain(trouble: BaseException) -> str:
-    text = " ".join(str(trouble).split())
-    return f"{type(trouble).__name__}: {text[:300]}" if text else type(trouble).__name__

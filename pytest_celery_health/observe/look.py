@@ -115,7 +115,7 @@ class _Visit:
         """Called from the thread that waits: lets the visit tidy up, then shuts its sockets."""
         if not self.over.is_set():
             self.cancelled.set()
-            self.over.wait(grace)
+            self.over.wait(0 if self._link is not None and self._link.opening else grace)
         if not self.over.is_set() and self._link is not None:
             self._link.cut()
             self.over.wait(_AFTER_CUT)
@@ -123,7 +123,10 @@ class _Visit:
     def snapshot(self) -> Snapshot:
         facts = dict(self._facts)
         unseen = dict(self._unseen)
-        late = Unseen(f"{masked_url(self.target.url)} did not answer within {spell(self.deadline.seconds)}")
+        cut = "" if self._link is None else self._link.late
+        late = Unseen(
+            cut or f"no answer within {spell(self.deadline.seconds)} from {masked_url(self.target.url)}"
+        )
         for kind in self._asked_kinds() - {type(fact) for fact in facts.values()}:
             unseen.setdefault(kind, late)
         if Queues in unseen:

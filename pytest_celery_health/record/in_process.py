@@ -18,7 +18,7 @@ from celery.local import Proxy
 
 from pytest_celery_health.observe.clock import Deadline
 from pytest_celery_health.project import this_process
-from pytest_celery_health.record import payloads, signals, sockets
+from pytest_celery_health.record import payloads, signals, sockets, threads
 from pytest_celery_health.record.nowhere import detached
 from pytest_celery_health.record.plain import describe
 from pytest_celery_health.record.recorder import TAPS, Recorder
@@ -46,7 +46,7 @@ class CelerySignals:
     def __enter__(self) -> CelerySignals:
         # For the whole test: a thread that outlives a run must not reach the network either, and to change
         # classes for each run would cost most of a run's time.
-        for tap in (*TAPS, sockets.BOUNDS, _STARTS):
+        for tap in (*TAPS, sockets.BOUNDS, threads.STARTS):
             self._stack.enter_context(tap.held())
         return self
 
@@ -159,7 +159,7 @@ class CelerySignals:
 @contextmanager
 def _worker_like(app: Celery, task: Task, loglevel: int | str) -> Iterator[None]:
     with (
-        _family() as family,
+        threads.family() as family,
         _LEVEL.held(),
         detached(app, task),
         signals.called_once(),
@@ -179,32 +179,6 @@ def _lowered(level: int) -> Callable[[], None]:
     before = root.level
     root.setLevel(min(before, level))
     return lambda: root.setLevel(before)
-
-
-@contextmanager
-def _family() -> Iterator[set[threading.Thread]]:
-    """This thread and those that it starts meanwhile, and they start."""
-    family = {threading.current_thread()}
-    _families[id(family)] = family
-    try:
-        with _STARTS.held():
-            yield family
-    finally:
-        del _families[id(family)]
-
-
-_families: dict[int, set[threading.Thread]] = {}
-_STARTS = Tap(lambda tap: tap.patch(threading.Thread, "start", _noticed))
-
-
-def _noticed(original: Callable[[threading.Thread], None]) -> Callable[[threading.Thread], None]:
-    def start(thread: threading.Thread) -> None:
-        for family in tuple(_families.values()):
-            if threading.current_thread() in family:
-                family.add(thread)
-        original(thread)
-
-    return start
 
 
 def _settle(family: set[threading.Thread]) -> None:

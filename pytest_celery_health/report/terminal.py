@@ -16,7 +16,7 @@ from pytest_celery_health.run import Run
 from pytest_celery_health.sandbox.seal import Refusal
 
 _BAR = 20
-_SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign")
+_SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign", "mistakes")
 
 
 @dataclass
@@ -33,6 +33,7 @@ class Tally:
     refused: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
+    mistakes: list[str] = field(default_factory=list)
 
     def add(self, nodeid: str, outcomes: Iterable[Outcome]) -> None:
         self.outcomes += [(nodeid, outcome) for outcome in outcomes]

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +34,7 @@ from pytest_celery_health.sandbox.client import Client, KeeperGoneError
 from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
-__all__ = ["Sandbox", "SandboxError", "SandboxSpec"]
+__all__ = ["Sandbox", "SandboxError", "SandboxSpec", "SpecError"]
 
 #: Seconds that a named entry of the schedule gets for its first run before start() goes on without it.
 FIRST_RUN = 5.0
@@ -51,6 +51,15 @@ class SandboxError(Exception):
     """
 
 
+class SpecError(SandboxError):
+    """What the sandbox is to hold is not there: `mistakes` says of the spec's `key` what is wrong."""
+
+    def __init__(self, message: str, key: str, mistakes: Iterable[str]) -> None:
+        super().__init__(message)
+        self.key = key
+        self.mistakes = tuple(mistakes)
+
+
 class Sandbox:
     """A broker, workers and a beat of one app, for as long as somebody needs them.
 
@@ -59,12 +68,22 @@ class Sandbox:
 
     rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
     password: of the broker; a random one of 32 characters where none is given.
+    ports: on which the servers of rigged workers listen, by the ports that they name.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        app: AppSpec,
+        *,
+        rigged: str = "",
+        password: str = "",
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
         self.spec = spec
         self.app = app
         self.rigged = rigged
+        self.ports = dict(ports or {})
         #: Name and version of the broker: "valkey 9.1.2".
         self.broker = ""
         #: The whole environment of children that shall see the same world, sealed.
@@ -100,11 +119,6 @@ class Sandbox:
         if self._target is None:
             raise SandboxError("the sandbox is not running")
         return self._target
-
-    @property
-    def result_url(self) -> str:
-        """A result backend that goes with the broker. Raises SandboxError unless it runs."""
-        return self.launch.result
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -144,7 +158,7 @@ class Sandbox:
             self._client = Client.start()
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            if described or self._children():
+            if self._children() or (described and (self.app.app or self.app.hook)):
                 self._target = self._describe(launch, over)
             else:
                 self._target = self._make_target(None, launch.url, launch.options)
@@ -166,16 +180,13 @@ class Sandbox:
         if client is not None:
             client.leave()
 
-    def share(self, path: Path, *, owner: int = 0) -> None:
-        """Write a file by which other processes of this user can `attach`. It goes with the sandbox.
-
-        Its folder goes with it, too, if the process `owner`, which is to remove it, has been killed by then.
-        """
+    def share(self, path: Path) -> None:
+        """Write a file by which other processes of this user can `attach`. It goes with the sandbox."""
         client = self._running()
         part = path.with_name(f"{path.name}.{os.getpid()}")
         brokers.write_private(part, json.dumps({"keeper": client.address}))
         part.rename(path)
-        client.ask("remove", path=str(path.absolute()), holds=client.address, owner=owner)
+        client.ask("remove", path=str(path.absolute()), holds=client.address)
 
     @classmethod
     def attach(cls, path: Path) -> Sandbox:
@@ -335,6 +346,7 @@ class Sandbox:
                 backend_url=launch.result,
                 redirect_env=self.spec.redirect_env,
                 own=self.app.env,
+                private=client.folder,
             )
             self.seal = self._make_seal(launch)
             self.environ = self.seal.environ(environ, role="call")
@@ -407,7 +419,6 @@ class Sandbox:
         conf: Mapping[str, Any] | None = None,
     ) -> None:
         client = self._running()
-        rigging = {"by": self.rigged, "conf": conf or {}, "allow": self.spec.allow}
         task = {
             "name": name,
             "node": f"{name}@sandbox",
@@ -416,7 +427,7 @@ class Sandbox:
             "target": self.app.target,
             "options": dict(launch.options),
             "start_within": self.spec.start_within,
-            "rig": rigging if self.rigged else None,
+            "rig": self._rigging(conf or {}) if self.rigged else None,
             **asked,
         }
         file = client.folder / f"{name}.json"
@@ -424,6 +435,10 @@ class Sandbox:
         argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
         env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
         client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
+
+    def _rigging(self, conf: Mapping[str, Any]) -> dict[str, Any]:
+        ports = list(self.ports.items())
+        return {"by": self.rigged, "conf": conf, "allow": self.spec.allow, "ports": ports}
 
     def _await_all(self, over: float) -> None:
         wanted = {(name, "ready") for name in self._worker_names()}
@@ -470,7 +485,10 @@ class Sandbox:
         """Raise for a child that cannot go on: none of them ends by itself."""
         name = event["name"]
         if event["what"] == "wrong":
-            raise SandboxError(f"{self._title(name)}: {event['why']}" + self._because(name))
+            message = f"{self._title(name)}: {event['why']}" + self._because(name)
+            if "mistakes" in event:
+                raise SpecError(message, event["key"], event["mistakes"])
+            raise SandboxError(message)
         if event["what"] == "exit":
             # What it told before it ended may stand behind its end: two channels.
             for told in [*self._told, *self._news()]:
@@ -517,8 +535,6 @@ class Sandbox:
     def _describe(self, launch: Launch, over: float) -> Target:
         if self._children():
             info = _app_info((self._running().folder / INFO).read_text(encoding="utf-8"))
-        elif not self.app.app and not self.app.hook:
-            return self._make_target(None, launch.url, launch.options)
         else:
             try:
                 left = max(over - time.monotonic(), 0.1)

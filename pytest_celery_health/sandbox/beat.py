@@ -29,9 +29,9 @@ class OnlyNamed(Scheduler):  # type: ignore[misc]
     def setup_schedule(self) -> None:
         every = self.app.conf.beat_schedule
         names = self.task.asked["entries"]
-        for name in names:
-            if name not in every:
-                self.task.fail(_unknown(name, list(every)))
+        unknown = [_unknown(name, list(every)) for name in names if name not in every]
+        if unknown:
+            self.task.fail(unknown[0], key="beat", mistakes=unknown)
         self.merge_inplace({name: every[name] for name in names})
         for entry in self.schedule.values():
             headers = {**(entry.options.get("headers") or {}), ENTRY_HEADER: entry.name}

@@ -41,11 +41,11 @@ class Task:
             out.settimeout(1)
             out.sendto(told, str(self.folder / "tell"))
 
-    def fail(self, message: str, log: str = "") -> None:
-        """End this child, telling why. The log gets `log`, or the message where there is none."""
+    def fail(self, message: str, log: str = "", **more: Any) -> None:
+        """End this child, telling why, and `more`. The log gets `log`, or the message where there is none."""
         # The log first: who is told reads it at once.
         print(mask(log or message), file=sys.stderr, flush=True)  # noqa: T201 - stderr is its log
-        self.tell("wrong", why=mask(message))
+        self.tell("wrong", why=mask(message), **more)
         os._exit(1)  # whatever threads the app's modules started
 
     def load(self, *argv: str) -> Celery:

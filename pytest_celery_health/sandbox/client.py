@@ -31,6 +31,7 @@ class Client:
         self._process = process
         self._owner = os.getpid()
         self._heard = b""
+        self._asked = 0
         self.folder = Path(self.ask("hello")["folder"])
 
     @classmethod
@@ -81,19 +82,31 @@ class Client:
 
     def ask(self, do: str, **more: Any) -> dict[str, Any]:
         """The keeper's reply. Raises KeeperGoneError, or RuntimeError with the keeper's words."""
+        self._asked += 1
         try:
-            self._connection.sendall(json.dumps({"do": do, **more}).encode() + b"\n")
-            while b"\n" not in self._heard:
-                part = self._connection.recv(1 << 16)
-                if not part:
-                    raise KeeperGoneError("the sandbox's keeper has ended")
-                self._heard += part
+            # Of a request that Ctrl-C cut short, half a line may have been sent.
+            line = json.dumps({"do": do, "request": self._asked, **more})
+            self._connection.sendall(b"\n" + line.encode() + b"\n")
+            while True:
+                reply = self._hear()
+                if (
+                    reply.get("request") == self._asked
+                ):  # else of an earlier request, whose asker was interrupted
+                    break
         except OSError as error:
             raise KeeperGoneError(f"the sandbox's keeper does not answer: {error}") from error
-        line, _, self._heard = self._heard.partition(b"\n")
-        reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise RuntimeError(f"the sandbox's keeper: {reply['error']}")
+        return reply
+
+    def _hear(self) -> dict[str, Any]:
+        while b"\n" not in self._heard:
+            part = self._connection.recv(1 << 16)
+            if not part:
+                raise KeeperGoneError("the sandbox's keeper has ended")
+            self._heard += part
+        line, _, self._heard = self._heard.partition(b"\n")
+        reply: dict[str, Any] = json.loads(line)
         return reply
 
     def spawn(

@@ -63,6 +63,8 @@ class CeleryFleet:
                     control_exchange=conf.control_exchange,
                     event_exchange=conf.event_exchange,
                     options=conf.broker_transport_options,
+                    serializer=conf.task_serializer,
+                    accept=conf.accept_content,
                 )
             )
             stack.callback(self._close)

@@ -46,10 +46,7 @@ def pointed(
     env = tuple(env)
     wanted = redirecting(url, result, env)
     with ExitStack() as stack:
-        # What the app's settings read when they are loaded shall be the user's, or there at least.
-        stack.callback(
-            _change_environment({key: value for key, value in wanted.items() if key not in os.environ})
-        )
+        stack.enter_context(provided(url, env))  # for settings that are read now
         own = _own_urls(app, url, result, env)
         stack.callback(redirect(app, url, result, options=options))
         stack.callback(_change_environment(wanted))
@@ -57,6 +54,19 @@ def pointed(
         stack.enter_context(replaced(own, _packages(app)))
         stack.enter_context(_own_connections(app, url))
         yield
+
+
+@contextmanager
+def provided(url: str, env: Iterable[str]) -> Iterator[None]:
+    """Have each of these variables that is not set hold the URL: modules that need them can be imported.
+
+    A value that the user has set stays, so that what a module keeps of it is the user's own.
+    """
+    put_back = _change_environment({name: url for name in env if name not in os.environ})
+    try:
+        yield
+    finally:
+        put_back()
 
 
 def _own_urls(app: Celery, url: str, result: str, env: Iterable[str]) -> dict[str, str]:

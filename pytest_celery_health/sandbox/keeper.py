@@ -6,9 +6,9 @@ whatever reason, it ends every child and every descendant of a child, removes th
 
 Standard library only, without site-packages: it must start in milliseconds and have nothing to fail on.
 
-Clients send one JSON object a line and get one back. Children tell things (`{"name", "what", ...}`) as
-datagrams on the socket `tell` in the folder. Clients ask for what was told, and for exits: one that does not
-ask blocks nobody.
+Clients send one JSON object a line and get one back, with the number that was its `request`. Children tell
+things (`{"name", "what", ...}`) as datagrams on the socket `tell` in the folder. Clients ask for what was
+told, and for exits: one that does not ask blocks nobody.
 """
 
 from __future__ import annotations
@@ -60,8 +60,6 @@ class Keeper:
         self.events: list[dict[str, Any]] = []
         self.state: Any = None
         self.at_end: list[tuple[str, str]] = []
-        #: Folder in which the sandbox was shared, and the process that is to remove it.
-        self.shared: tuple[str, int] | None = None
         self.clients: dict[socket.socket, bytes] = {}
         self.last: socket.socket | None = None
         self.ending = False
@@ -146,13 +144,15 @@ class Keeper:
             self.drop(client)
             return
         *lines, self.clients[client] = (self.clients[client] + data).split(b"\n")
-        for line in lines:
+        for line in filter(None, lines):
+            ask: dict[str, Any] = {}
             try:
-                reply = self.obey(client, json.loads(line))
+                ask = json.loads(line)
+                reply = self.obey(client, ask)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one request is its sender's to know
                 reply = {"error": f"{type(error).__name__}: {error}"}
             try:
-                client.sendall(json.dumps(reply).encode() + b"\n")
+                client.sendall(json.dumps({**reply, "request": ask.get("request")}).encode() + b"\n")
             except OSError:
                 self.drop(client)
                 return
@@ -196,8 +196,6 @@ class Keeper:
             return {"state": self.state}
         if do == "remove":
             self.at_end.append((ask["path"], ask["holds"]))
-            if ask["owner"]:
-                self.shared = os.path.dirname(ask["path"]), ask["owner"]
             return {}
         if do == "others":
             return {"others": self.others(client)}
@@ -296,8 +294,6 @@ class Keeper:
             if not self.reap() or time.monotonic() > over:
                 break
             self._pause(0.01)
-        if self.shared is not None and not _lives(self.shared[1]):
-            shutil.rmtree(self.shared[0], ignore_errors=True)
         for _ in range(3):  # a process that dies may still be writing when its folder goes
             shutil.rmtree(self.folder, ignore_errors=True)
             if not os.path.exists(self.folder):
@@ -334,16 +330,6 @@ def _make_folder() -> str:
     longest = len("/celery-health-xxxxxxxx/keeper")
     place = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="celery-health-", dir=place if len(place) + longest < 100 else "/tmp")  # noqa: S108
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def _signal(pid: int, number: int) -> None:

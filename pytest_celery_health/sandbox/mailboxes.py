@@ -21,6 +21,7 @@ from uuid import uuid4
 from celery.events.event import get_exchange
 from kombu import Connection, Consumer, Exchange, Producer, Queue
 from kombu.exceptions import ContentDisallowed, DecodeError, KombuError
+from kombu.serialization import prepare_accept_content
 from kombu.utils.encoding import bytes_to_str
 
 #: Bounds of our own connections, in seconds: a broker that hangs must not hang the test.
@@ -48,13 +49,15 @@ class Reply(NamedTuple):
     headers: Mapping[str, Any]
     content_type: str
     content_encoding: str
-    payload: str
+    payload: str | bytes
 
 
 class Mailboxes(ABC):
     """Mailboxes of one control exchange on one broker."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], control_exchange: str) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any], control_exchange: str, accept: Iterable[str] = ("json",)
+    ) -> None:
         bounds = {
             "max_retries": 0,
             "socket_connect_timeout": CONNECT_TIMEOUT,
@@ -66,6 +69,7 @@ class Mailboxes(ABC):
             transport_options={**self._bounds(url, bounds), **options},
         )
         self.control_exchange = control_exchange
+        self.accept: set[str] = prepare_accept_content(list(accept))
         self.exchange = Exchange(f"{control_exchange}.pidbox", type="fanout", durable=False, delivery_mode=1)
         self.letters: deque[Letter] = deque()
         self._outgoing: Any = None
@@ -154,9 +158,18 @@ class Mailboxes(ABC):
         return on_message
 
     def _keep(self, address: int, message: Any) -> None:
-        body = read(message)
+        body = self.read(message)
         if body is not None:
             self.letters.append(Letter(address, body))
+
+    def read(self, message: Any) -> Mapping[str, Any] | None:
+        """The request in a message, None when it is none that a worker would read."""
+        message.accept = self.accept
+        try:
+            body = message.decode()
+        except (ContentDisallowed, DecodeError):
+            return None
+        return body if isinstance(body, dict) and isinstance(body.get("method"), str) else None
 
     def _channel(self) -> Any:
         if self._outgoing is None:
@@ -165,7 +178,7 @@ class Mailboxes(ABC):
 
     def _message(self, channel: Any, reply: Reply) -> Any:
         return channel.prepare_message(
-            reply.payload.encode(),
+            _bytes(reply.payload),
             content_type=reply.content_type,
             content_encoding=reply.content_encoding,
             headers=dict(reply.headers),
@@ -178,22 +191,14 @@ class Mailboxes(ABC):
         return taken
 
 
-def read(message: Any) -> Mapping[str, Any] | None:
-    """The request in a message, None when it is none that a worker would read."""
-    message.accept = {"application/json"}
-    try:
-        body = message.decode()
-    except (ContentDisallowed, DecodeError):
-        return None
-    return body if isinstance(body, dict) and isinstance(body.get("method"), str) else None
-
-
 class RedisMailboxes(Mailboxes):
     """Every mailbox is a pattern of its own that matches the one topic, all on one connection: PUBLISH
     counts each, and each gets its own copy, as if every worker had a connection."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], control_exchange: str) -> None:
-        super().__init__(url, options, control_exchange)
+    def __init__(
+        self, url: str, options: Mapping[str, Any], control_exchange: str, accept: Iterable[str] = ("json",)
+    ) -> None:
+        super().__init__(url, options, control_exchange, accept)
         channel = self.connection.default_channel
         with channel.conn_or_acquire() as client:
             self.client = client
@@ -291,15 +296,15 @@ class RedisMailboxes(Mailboxes):
             elif message is None and monotonic() >= until:
                 raise TimeoutError(f"the broker did not confirm {kind} within {SOCKET_TIMEOUT} s")
 
-    def _encode(self, payload: str) -> tuple[str, str]:
+    def _encode(self, payload: str | bytes) -> tuple[str, str]:
         channel = self._channel()
-        encoded: tuple[str, str] = channel.encode_body(payload.encode(), channel.body_encoding)
+        encoded: tuple[str, str] = channel.encode_body(_bytes(payload), channel.body_encoding)
         return encoded
 
     def _decode(self, data: bytes) -> Mapping[str, Any] | None:
         try:
             raw = json.loads(data)
-            return read(self.connection.default_channel.message_to_python(raw))
+            return self.read(self.connection.default_channel.message_to_python(raw))
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -324,8 +329,10 @@ def spelling(topic: str, number: int) -> str:
 class AmqpMailboxes(Mailboxes):
     """A queue for each mailbox, all consumed on one channel of one connection."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], control_exchange: str) -> None:
-        super().__init__(url, options, control_exchange)
+    def __init__(
+        self, url: str, options: Mapping[str, Any], control_exchange: str, accept: Iterable[str] = ("json",)
+    ) -> None:
+        super().__init__(url, options, control_exchange, accept)
         self.consuming = self.connection.default_channel
         self._ring, self._bell = socket.socketpair()
         self._bell.setblocking(False)
@@ -388,8 +395,10 @@ class AmqpMailboxes(Mailboxes):
 class PolledMailboxes(Mailboxes):
     """The plain kombu way, for `memory://` and whatever else broadcasts: looks every 10 ms."""
 
-    def __init__(self, url: str, options: Mapping[str, Any], control_exchange: str) -> None:
-        super().__init__(url, options, control_exchange)
+    def __init__(
+        self, url: str, options: Mapping[str, Any], control_exchange: str, accept: Iterable[str] = ("json",)
+    ) -> None:
+        super().__init__(url, options, control_exchange, accept)
         self.consuming = self.connection.default_channel
         self.consumers: dict[int, Consumer] = {}
         self._woken = threading.Event()
@@ -398,7 +407,7 @@ class PolledMailboxes(Mailboxes):
         for address, name in names.items():
             queue = self.queue(name)
             consumer = Consumer(
-                self.consuming, [queue], no_ack=True, on_message=self.deliver(address), accept=["json"]
+                self.consuming, [queue], no_ack=True, on_message=self.deliver(address), accept=self.accept
             )
             consumer.consume()
             self.consumers[address] = consumer
@@ -436,11 +445,17 @@ class PolledMailboxes(Mailboxes):
         super().close()
 
 
-def mailboxes(url: str, options: Mapping[str, Any], control_exchange: str) -> Mailboxes:
+def _bytes(payload: str | bytes) -> bytes:
+    return payload.encode() if isinstance(payload, str) else payload
+
+
+def mailboxes(
+    url: str, options: Mapping[str, Any], control_exchange: str, accept: Iterable[str] = ("json",)
+) -> Mailboxes:
     """Connect to a broker. Raises what kombu raises when it cannot be reached."""
     transport = Connection(url).transport
     if transport.driver_type == "redis":
-        return RedisMailboxes(url, options, control_exchange)
+        return RedisMailboxes(url, options, control_exchange, accept)
     if transport.driver_name == "py-amqp":
-        return AmqpMailboxes(url, options, control_exchange)
-    return PolledMailboxes(url, options, control_exchange)
+        return AmqpMailboxes(url, options, control_exchange, accept)
+    return PolledMailboxes(url, options, control_exchange, accept)

@@ -189,8 +189,8 @@ class SimulatedWorker:
             raise KeyError(command)
         return known(self, **arguments)
 
-    def serialised(self, command: str, arguments: Mapping[str, Any]) -> tuple[str, str, str]:
-        """The whole answer as (content type, encoding, JSON)."""
+    def serialised(self, command: str, arguments: Mapping[str, Any]) -> tuple[str, str, str | bytes]:
+        """The whole answer as (content type, encoding, payload)."""
         second = int(time.monotonic() - self._started)
         kept = None if arguments else self._said.get(command)
         if kept is not None and kept[0] in (second, -1):
@@ -199,7 +199,7 @@ class SimulatedWorker:
             reply = self.answer(command, arguments)
         except Exception as error:  # noqa: BLE001 - a worker answers with whatever was raised
             reply = {"error": repr(error)}
-        said: tuple[str, str, str] = dumps({self.name: reply}, serializer="json")
+        said: tuple[str, str, str | bytes] = dumps({self.name: reply}, serializer=self._fleet.serializer)
         if not arguments and command in _STEADY and command not in self._state["replies"]:
             self._said[command] = (-1, said)
         elif not arguments and command == "stats":
@@ -420,6 +420,7 @@ class Fleet:
     connection_url: the broker's, as `broker_url`; `memory://` is seen by this process only.
     control_exchange, event_exchange: as the app configures them.
     options: `broker_transport_options` of the app.
+    serializer, accept: `task_serializer` and `accept_content` of the app, in which it asks and is answered.
 
     Nothing is connected before the first worker; `close`, or the end of a `with`, takes everything away
     but the exchanges that any worker leaves on RabbitMQ. When the broker goes away, the workers come back
@@ -433,9 +434,13 @@ class Fleet:
         control_exchange: str = "celery",
         event_exchange: str = "celeryev",
         options: Mapping[str, Any] | None = None,
+        serializer: str = "json",
+        accept: Iterable[str] = ("json",),
     ) -> None:
         self._url = connection_url
         self._options = dict(options or {})
+        self._accept = tuple(accept)
+        self.serializer = serializer
         self._control_exchange = control_exchange
         self._event_exchange = event_exchange
         self._workers: dict[int, SimulatedWorker] = {}
@@ -625,7 +630,7 @@ class Fleet:
         heappush(self._due, (time.monotonic() + state["delay"], self._sequence, reply))
 
     def _connect(self) -> Mailboxes:
-        boxes = mailboxes(self._url, self._options, self._control_exchange)
+        boxes = mailboxes(self._url, self._options, self._control_exchange, self._accept)
         try:
             info = {**boxes.connection.info(), "transport_options": self._options, "heartbeat": 120.0}
             self.broker = {key: value for key, value in info.items() if key not in ("password", "alternates")}

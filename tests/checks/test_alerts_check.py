@@ -118,7 +118,7 @@ def test_drills_of_another_task_or_of_no_app():
     check = AlertsReach({"log": ("raises",)}, task="shop.pay")
     assert judge(check, Snapshot(Drilled((Ending("raises", outputs=(LOGGED,)),)))).unknown
     found = judge(check, Snapshot(unseen={Drilled: Unseen("shop failed to load")}))
-    assert found.message() == "cannot tell: alerts: shop failed to load"
+    assert found.message() == "cannot tell: shop failed to load (alerts)"
 
 
 def test_it_asks_for_what_must_reach_and_what_is_shown():

@@ -82,7 +82,7 @@ def test_unseen_heartbeat_is_unknown():
     found = verdict(Unseen("no key celery_beat on redis://:***@h:6379/0"))
     assert found.unknown
     assert found.message() == "cannot tell: no key celery_beat on redis://:***@h:6379/0"
-    assert judge(BeatFresh(), Snapshot()).message() == "cannot tell: beat: it was not looked at"
+    assert judge(BeatFresh(), Snapshot()).message() == "cannot tell: it was not looked at (beat)"
 
 
 def test_beat_that_is_known_to_be_gone_is_unhealthy():

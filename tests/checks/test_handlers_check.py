@@ -225,10 +225,10 @@ def test_mistakes_that_a_project_accepts():
 @pytest.mark.parametrize(
     ("seen", "message"),
     [
-        (Snapshot(), "cannot tell: handlers: it was not looked at"),
+        (Snapshot(), "cannot tell: it was not looked at (handlers)"),
         (
             Snapshot(unseen={Handlers: Unseen("shop.celery:app failed to load: KeyError: 'X'")}),
-            "cannot tell: handlers: shop.celery:app failed to load: KeyError: 'X'",
+            "cannot tell: shop.celery:app failed to load: KeyError: 'X' (handlers)",
         ),
         (Snapshot(Handlers()), "cannot tell: handlers: the app connects none of its own"),
         (

@@ -72,7 +72,7 @@ def test_unseen_depth_is_unknown():
     assert (found.unknown, found.never) == (True, True)
     assert found.message() == "cannot tell: billing: the depth of a queue on sqs is not read"
     nothing = judge(QueueDepth("billing"), Snapshot(unseen={Queues: Unseen("connection refused")}))
-    assert nothing.message() == "cannot tell: billing: connection refused"
+    assert nothing.message() == "cannot tell: connection refused (billing)"
 
 
 def test_backlog_without_consumer():

@@ -60,10 +60,10 @@ def test_named_entries():
     ("seen", "message"),
     [
         (Snapshot(W1, Schedule()), "cannot tell: the app's schedule is empty"),
-        (Snapshot(W1), "cannot tell: schedule: it was not looked at"),
+        (Snapshot(W1), "cannot tell: it was not looked at (schedule)"),
         (
             Snapshot(W1, unseen={Schedule: Unseen("its entries are in django_celery_beat's table")}),
-            "cannot tell: schedule: its entries are in django_celery_beat's table",
+            "cannot tell: its entries are in django_celery_beat's table (schedule)",
         ),
         (
             Snapshot(Schedule((Entry("e", "t", queue="q"),)), unseen={Workers: Unseen("connection refused")}),

@@ -152,8 +152,8 @@ def test_a_handler_of_no_task_is_a_warning():
 @pytest.mark.parametrize(
     ("seen", "message"),
     [
-        (Snapshot(), "handlers: it was not looked at"),
-        (Snapshot(unseen={Trials: Unseen("shop:app failed to load")}), "handlers: shop:app failed to load"),
+        (Snapshot(), "it was not looked at (handlers)"),
+        (Snapshot(unseen={Trials: Unseen("shop:app failed to load")}), "shop:app failed to load (handlers)"),
         (Snapshot(Trials()), "handlers: the app connects none of its own to a signal about a task"),
         (
             Snapshot(Trials((trial(WELL, own=False),))),

@@ -39,7 +39,7 @@ def test_beat_is_not_a_worker():
 def test_unseen_workers():
     """A broker that could not be asked makes workers unknown, not absent."""
     seen = Snapshot(unseen={Workers: Unseen("connection refused")})
-    assert judge(WorkersAnswer(), seen).message() == "cannot tell: workers: connection refused"
+    assert judge(WorkersAnswer(), seen).message() == "cannot tell: connection refused (workers)"
 
 
 def test_at_least():

@@ -184,7 +184,10 @@ def test_code_that_comes_back_too_late_with_a_verdict_has_failed_too(faults: Cel
         with pytest.raises(redis.ConnectionError):
             waits_for_ever(faults.url)
 
-    with pytest.raises(OverdueError, match="did not come back within 0.1 s"), faults.broker_hangs(within=0.1):
+    with (
+        pytest.raises(OverdueError, match=r"did not come back within 0\.1 s"),
+        faults.broker_hangs(within=0.1),
+    ):
         late()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,15 @@ from tests.observe.fleet import (
     start_redis_server,
     wait_for_log,
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported() -> None:
+    """What a first look imports takes longer than some tests let a look take, on a machine under load."""
+    for name in ("celery", "kombu.transport.redis", "kombu.transport.pyamqp", "redis.sentinel"):
+        importlib.import_module(name)
+    for name in ("connect", "fleet", "queues.redis", "queues.amqp", "beat.redis_key", "worker_clock"):
+        importlib.import_module(f"pytest_celery_health.observe.{name}")
 
 
 @pytest.fixture(scope="session")

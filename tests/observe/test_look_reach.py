@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from pytest_celery_health.facts import AskQueues, AskWorkers, Queue, Unseen, Workers
 from pytest_celery_health.observe.look import look
@@ -51,24 +52,20 @@ def test_a_unix_socket(start_redis: StartRedis, start_worker: StartWorker, tmp_p
 
 @pytest.fixture
 def certificates(tmp_path: Path) -> dict[str, str]:
-    """A key and a self-signed certificate of 127.0.0.1."""
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt"),
-            *("ec_paramgen_curve:prime256v1", "-keyout", key, "-out", certificate, "-days", "2"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return {"key": key, "certificate": certificate}
+    """An authority, and a key and certificate of 127.0.0.1, for both sides."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    files = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "key", "certificate")}
+    authority.cert_pem.write_to_path(files["ca"])
+    issued.private_key_pem.write_to_path(files["key"])
+    issued.cert_chain_pems[0].write_to_path(files["certificate"])
+    return files
 
 
 @pytest.fixture
 def tls_redis(start_redis: StartRedis, certificates: dict[str, str]) -> Server:
     arguments = ("--tls-cert-file", certificates["certificate"], "--tls-key-file", certificates["key"])
-    more = ("--tls-ca-cert-file", certificates["certificate"], "--tls-auth-clients", "yes")
+    more = ("--tls-ca-cert-file", certificates["ca"], "--tls-auth-clients", "yes")
     return start_redis(*arguments, *more, tls=True)
 
 
@@ -76,7 +73,7 @@ def test_certificates(tls_redis: Server, certificates: dict[str, str], start_wor
     url = f"rediss://127.0.0.1:{tls_redis.port}/0"
     options = {
         "ssl_cert_reqs": ssl.CERT_REQUIRED,
-        "ssl_ca_certs": certificates["certificate"],
+        "ssl_ca_certs": certificates["ca"],
         "ssl_certfile": certificates["certificate"],
         "ssl_keyfile": certificates["key"],
     }
@@ -88,7 +85,7 @@ def test_a_certificate_that_nobody_trusts(tls_redis: Server) -> None:
     target = Target("t", f"rediss://127.0.0.1:{tls_redis.port}/0", ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED})
     seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
     assert isinstance(seen, Unseen)
-    assert "shows a certificate that is not trusted" in seen.why
+    assert seen.why.startswith("certificate not trusted (")
 
 
 def test_plain_against_tls(tls_redis: Server) -> None:
@@ -121,7 +118,7 @@ def test_sentinels_that_know_no_such_master(sentinels: str) -> None:
     target = Target("t", sentinels, options={"master_name": "other"})
     seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
     assert isinstance(seen, Unseen)
-    assert "gave no master 'other'" in seen.why
+    assert "no master 'other'" in seen.why
 
 
 def test_fanout_of_two_generations_of_sentinels(sentinels: str, start_worker: StartWorker) -> None:

@@ -43,8 +43,15 @@ def name(scene):
 
 @pytest.fixture
 def work(scene, start_worker):
-    """Starts a prefork worker of one process that consumes this queue."""
-    return lambda queue: start_worker(scene.url, "w1@x", *PREFORK, "-Q", queue, **scene.conf)
+    """Starts a prefork worker of one process that consumes this queue, and is seen to."""
+
+    def start(queue):
+        worker = start_worker(scene.url, "w1@x", *PREFORK, "-Q", queue, **scene.conf)
+        # It says that it is ready a moment before it subscribes to remote control.
+        wait_until(lambda: verdict(scene, QueueDepth(queue, consumers_at_least=1))[0].healthy, within=30)
+        return worker
+
+    return start
 
 
 def verdict(scene, check, deadline=5.0):

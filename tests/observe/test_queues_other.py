@@ -45,7 +45,7 @@ def test_transports_whose_depth_is_not_read(tmp_path):
 
 def test_without_a_broker():
     """A broker that could not be reached makes its queues unseen for that reason."""
-    refused = Unseen("redis://127.0.0.1:1 refused the connection")
+    refused = Unseen("connection refused by redis://127.0.0.1:1")
     assert read(refused, "billing") == refused
 
 

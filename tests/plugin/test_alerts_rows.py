@@ -93,7 +93,7 @@ def test_no_app_at_hand(project: Project) -> None:
     project.contract(ROW)
     result = project.run()
     assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR *alerts* - cannot tell: alerts: *KeyError: 'MISSING'*"])
+    result.stdout.fnmatch_lines(["ERROR *alerts* - cannot tell: *KeyError: 'MISSING'*"])
 
 
 @pytest.mark.slow

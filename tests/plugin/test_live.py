@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from redis import Redis
 
 from tests.observe.fleet import wait_until
+from tests.observe.proxy import close, hang, http, server
 from tests.plugin.conftest import PLUGIN, SECRET, STAGING, Project
 
 TARGET = "--celery-health-target=staging"
@@ -88,7 +90,9 @@ def test_the_password_shows_nowhere(
     monkeypatch.setenv("STAGING_BROKER", f"redis://:{SECRET}-wrong@127.0.0.1:{port(staging)}/0")
     result = project.run(TARGET, *args)
     assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR pyproject.toml::billing[[]staging[]] - *rejected the password*"])
+    result.stdout.fnmatch_lines(
+        ["ERROR pyproject.toml::billing[[]staging[]] - cannot tell: password rejected by*"]
+    )
     written = "".join(path.read_text() for path in project.pytester.path.glob("*.xml"))
     assert SECRET not in str(result.stdout) + str(result.stderr) + written
 
@@ -107,9 +111,58 @@ def test_a_broker_that_refuses_is_unknown(
     result.stdout.fnmatch_lines(
         [
             "ERROR pyproject.toml::billing[[]staging[]] - cannot tell: "
-            "*redis://:***@127.0.0.1:1/0 refused the connection*"
+            "connection refused by redis://:***@127.0.0.1:1/0*"
         ]
     )
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+@pytest.mark.parametrize(
+    ("serve", "evidence"),
+    [
+        (None, "connection refused by"),
+        (hang, "no answer (1 s)"),
+        (close, "connection closed"),
+        (http, "another protocol"),
+    ],
+    ids=["refuses", "hangs", "closes", "speaks HTTP"],
+)
+def test_a_narrow_terminal_shows_the_evidence(
+    project: Project,
+    staging: Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    scheme: str,
+    serve: Callable[[socket.socket], None] | None,
+    evidence: str,
+) -> None:
+    """pytest cuts the lines of its short summary at the terminal's width: the URL may go."""
+    monkeypatch.setenv("COLUMNS", "80")
+    project.contract(STAGING.replace('deadline = "2s"', 'deadline = "1s"'))
+    with server(serve or hang) as port:
+        url = f"{scheme}://:{SECRET}@127.0.0.1:{port if serve else 1}/0"
+        monkeypatch.setenv("STAGING_BROKER", url)
+        result = project.run(TARGET)
+    (line,) = (line for line in result.outlines if line.startswith("ERROR pyproject.toml::billing"))
+    assert line.startswith(f"ERROR pyproject.toml::billing[staging] - cannot tell: {evidence}")
+    assert len(line) <= 80
+
+
+@pytest.mark.parametrize(
+    ("wrong", "evidence"),
+    [
+        ("redis://:nope@127.0.0.1:{port}/0", "password rejected by"),
+        ("redis://nope.invalid/0", "no such host: "),
+    ],
+)
+def test_a_narrow_terminal_shows_whose_fault_it_is(
+    project: Project, staging: Redis, monkeypatch: pytest.MonkeyPatch, wrong: str, evidence: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("STAGING_BROKER", wrong.format(port=port(staging)))
+    expected = 'expect_host = ["127.0.0.1", "nope.invalid"]'
+    project.contract(STAGING.replace('expect_host = "127.0.0.1"', expected))
+    result = project.run(TARGET)
+    result.stdout.fnmatch_lines([f"ERROR pyproject.toml::billing[[]staging[]] - cannot tell: {evidence}*"])
 
 
 @pytest.mark.parametrize(

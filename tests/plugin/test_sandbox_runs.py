@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
-from tests.observe.fleet import wait_until
+from tests.observe.fleet import Server, wait_until
 from tests.plugin.conftest import PLUGIN
 from tests.support.decoy import Decoy
 
@@ -26,9 +26,27 @@ GREEN = [
     *(PROJECTS / name for name in ("monorepo/services/billing", "redbeat", "thirdparty")),
 ]
 
+STAGING = """
+[tool.celery-health.target.staging]
+broker = "env:STAGING_BROKER"
+expect_host = "127.0.0.1"
+"""
+
+#: A hook that takes its time in the process that reports.
+HOLDS = """
+import os, pathlib, time
+
+def {hook}({argument}):
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        pathlib.Path("held").touch()
+        over = time.monotonic() + 20
+        while not pathlib.Path("go").exists() and time.monotonic() < over:
+            time.sleep(0.01)
+"""
+
 WAITS = """
 import pathlib, threading, pytest
-from pytest_celery_health import WorkersAnswer
+from pytest_celery_health import QueueDepth, WorkersAnswer
 
 @pytest.mark.celery_health(WorkersAnswer())
 def test_waits(celery_health):
@@ -43,7 +61,8 @@ Health = Callable[..., "subprocess.CompletedProcess[str]"]
 def health(monkeypatch: pytest.MonkeyPatch) -> Health:
     """Runs `pytest --celery-health` in a folder, in a process of its own."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    monkeypatch.delenv("CI", raising=False)
+    for name in ("CI", "PYTEST_XDIST_WORKER"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "200")
 
     def run(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
@@ -81,12 +100,22 @@ def test_a_project_is_green(project: Path, health: Health) -> None:
     assert " unknown" not in result.stdout
 
 
-def test_the_shops_twin_is_red_for_its_handlers_alone(health: Health) -> None:
+def test_the_shops_twin_is_red_for_its_handlers_and_its_logging_alone(health: Health) -> None:
     result = health(PROJECTS / "guide", "-k", "not alerts and not pages")
     assert result.returncode == 1, result.stdout
     assert " unknown" not in result.stdout
     red = [line.partition(" - ")[0] for line in result.stdout.splitlines() if line.startswith("FAILED ")]
-    assert red == ["FAILED pyproject.toml::handlers-survive[sandbox]"]
+    assert red == [f"FAILED pyproject.toml::{row}[sandbox]" for row in ("handlers-survive", "logs")]
+    for words in (
+        "celery (RotatingFileHandler, /dev/null) is taken away when a worker sets up logging, from celery and"
+        " celery.task, and gets no record; wanted its records",
+        "could not write a record from outside of tasks either: ValueError: Formatting field not found in"
+        " record: 'task_name'; wanted a line for every record",
+        "would be rotated by every process of the pool; wanted one process that rotates it",
+        "celery.app.trace reaches no handler: celery does not propagate, and no handler is there;",
+        "structlog of shop.tasks reaches no handler in a task: celery does not propagate, and no handler is",
+    ):
+        assert words in result.stdout
 
 
 def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
@@ -94,39 +123,31 @@ def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml", "-k", looks)
     assert result.returncode == 0, result.stdout
     assert "celery-health: sandbox (" in result.stdout
-    assert "6 checks: 6 healthy · 1 look," in result.stdout
+    assert "7 checks: 7 healthy · 1 look," in result.stdout
 
 
 @pytest.mark.slow
-def test_what_a_killed_run_of_xdist_shared_is_swept_by_the_next(
-    tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    temporary = tmp_path_factory.mktemp("temporary")
-    monkeypatch.setenv("TMPDIR", str(temporary))
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left, lives_on, foreign = (
-        temporary / f"pytest-celery-health-{owner}-abc" for owner in (ended.pid, os.getpid(), "mine")
-    )
-    for folder in (left, lives_on, foreign):
-        folder.mkdir()
-    result = health(tiny, "-p", "xdist.plugin", "-n", "2")
-    assert result.returncode == 0, result.stdout
-    assert sorted(temporary.glob("*celery-health*")) == sorted([lives_on, foreign])
-
-
-@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sandbox", "staging"])
 def test_a_killed_run_of_xdist_leaves_nothing(
-    tiny: Path, health: Health, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    tiny: Path,
+    health: Health,
+    redis: Server,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
 ) -> None:
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
-    (tiny / "test_waits.py").write_text(WAITS)
-    run = subprocess.Popen(command("-p", "xdist.plugin", "-n", "2"), cwd=tiny, stdout=subprocess.DEVNULL)
+    monkeypatch.setenv("STAGING_BROKER", redis.fresh())
+    with (tiny / "pyproject.toml").open("a") as contract:
+        contract.write(STAGING)
+    (tiny / "test_waits.py").write_text(WAITS.replace("WorkersAnswer()", "QueueDepth('celery')"))
+    arguments = ("-p", "xdist.plugin", "-n", "2", "--celery-health-target", target)
+    run = subprocess.Popen(command(*arguments), cwd=tiny, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
         started = psutil.Process(run.pid).children(recursive=True)
-        assert list(temporary.glob("pytest-celery-health-*"))
+        assert list(temporary.glob("*celery-health-*/share/look.pickle"))
     finally:
         run.kill()
         run.wait()
@@ -252,6 +273,41 @@ def test_a_verdict_that_was_told_stands(tiny: Path, health: Health, end: signal.
     assert (run.returncode, error) == (0, "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["one", "xdist"])
+@pytest.mark.parametrize(
+    ("hook", "sent", "code"),
+    [
+        ("pytest_sessionstart", signal.SIGTERM, 143),
+        ("pytest_sessionfinish", signal.SIGTERM, 143),
+        ("pytest_sessionfinish", signal.SIGINT, 2),
+        ("pytest_unconfigure", signal.SIGTERM, 0),
+        ("pytest_unconfigure", signal.SIGINT, 0),
+    ],
+)
+def test_the_exit_code_of_a_signal(
+    tiny: Path, health: Health, hook: str, sent: signal.Signals, code: int, processes: tuple[str, ...]
+) -> None:
+    """The signal's own before a verdict was told, whatever pytest is at; the verdict's afterwards."""
+    (tiny / "tiny.py").write_text("from celery import Celery\napp = Celery('tiny')\n")
+    argument = "config" if hook == "pytest_unconfigure" else "session"
+    (tiny / "conftest.py").write_text(HOLDS.format(hook=hook, argument=argument))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command("-k", "workers", *processes), cwd=tiny, stdout=pipe, stderr=pipe, text=True
+    ) as run:
+        try:
+            wait_until(lambda: (tiny / "held").exists(), within=40, what=hook)
+            run.send_signal(sent)
+            if not code:
+                (tiny / "go").touch()
+            _, error = run.communicate(timeout=20)
+        finally:
+            run.kill()
+    assert run.returncode == code
+    assert "Traceback" not in error
+
+
 def ignores(pid: int, number: int) -> bool:
     """Whether a process ignores a signal."""
     status = Path(f"/proc/{pid}/status").read_text()
@@ -293,3 +349,28 @@ def test_workers_that_cannot_answer_are_unknown(tiny: Path, health: Health, conf
     contract = tiny / "pyproject.toml"
     contract.write_text(contract.read_text().replace('use = "workers"', 'use = "workers"\noptional = true'))
     assert "1 skipped" in health(tiny).stdout
+
+
+@pytest.mark.parametrize(
+    "processes",
+    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "xdist"],
+)
+def test_a_beat_entry_that_the_schedule_lacks_is_a_mistake_of_the_contract(
+    tiny: Path, health: Health, processes: tuple[str, ...]
+) -> None:
+    """Only the app can show it, as soon as it is loaded; nothing is judged then."""
+    with (tiny / "tiny.py").open("a") as app:
+        app.write('app.conf.beat_schedule = {"heartbeat": {"task": "tiny.touch", "schedule": 60.0}}\n')
+    with (tiny / "pyproject.toml").open("a") as contract:
+        contract.write('[tool.celery-health.sandbox]\nworkers = 1\nbeat = [\n    "heartbeet",\n    "x",\n]\n')
+    result = health(tiny, *processes)
+    assert result.returncode == 4
+    said = (
+        "pyproject.toml:11: [tool.celery-health.sandbox] beat: the app's schedule has no entry 'heartbeet';"
+        " did you mean 'heartbeat'?"
+    )
+    assert said in (result.stdout if processes else result.stderr)
+    assert " passed" not in result.stdout
+    if not processes:
+        assert "has no entry 'x'; it has heartbeat" in result.stderr

@@ -162,9 +162,7 @@ def test_an_app_that_does_not_load(project: Project) -> None:
     project.contract(ROW)
     result = project.run()
     assert result.ret == 6
-    result.stdout.fnmatch_lines(
-        ["ERROR *alerts* - cannot tell: handlers: shop:app failed to load: KeyError: *"]
-    )
+    result.stdout.fnmatch_lines(["ERROR *alerts* - cannot tell: shop:app failed to load: KeyError: *"])
 
 
 def test_a_live_target_is_never_the_place(project: Project) -> None:

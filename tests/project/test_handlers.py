@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,16 +13,10 @@ from pytest_celery_health.project.describe import call, start_handlers
 from pytest_celery_health.project.info import AppSpec, ProjectError
 from pytest_celery_health.sandbox import SandboxError, SandboxSpec
 from pytest_celery_health.sandbox.brokerless import Brokerless
+from tests.project.conftest import APP, REPO, SHOP, World, Write
 
-Write = Callable[..., AppSpec]
 Listed = Callable[..., Handlers]
 
-REPO = Path(__file__).parents[2]
-APP = """
-    from celery import Celery
-    app = Celery("shop", broker="redis://production.example:6379/0")
-    app.conf.imports = ["shop.tasks", "shop.signals"]
-"""
 TASKS = """
     from celery import shared_task
     from shop.celery import app
@@ -38,22 +32,18 @@ HEAD = """
     from shop.tasks import charge, ship
 
 """
-FILES = {"shop/__init__.py": "", "shop/celery.py": APP, "shop/tasks.py": TASKS}
+FILES = {**SHOP, "shop/tasks.py": TASKS}
 
 
 @pytest.fixture
-def listed() -> Iterator[Listed]:
+def listed(world: World) -> Listed:
     """Starts an app's worker in a world without a broker, and lists the handlers."""
-    worlds: list[Brokerless] = []
 
     def start(spec: AppSpec, **sandbox: object) -> Handlers:
-        world = Brokerless(SandboxSpec(**sandbox), spec)  # type: ignore[arg-type]
-        worlds.append(world)
-        return start_handlers(spec, timeout=30, sealed=world.seal, environ=world.environ).result()
+        own = world(spec, **sandbox)
+        return start_handlers(spec, timeout=30, sealed=own.seal, environ=own.environ).result()
 
-    yield start
-    for world in worlds:
-        world.close()
+    return start
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import celery
 import pytest
@@ -17,17 +16,10 @@ from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.signal_table import SIGNALS
-from tests.project.conftest import write
+from tests.project.conftest import APP, REPO, SHOP, World, Write, write
 
-Write = Callable[..., AppSpec]
 Judged = Callable[..., Verdict]
 
-REPO = Path(__file__).parents[2]
-APP = """
-    from celery import Celery
-    app = Celery("shop", broker="redis://production.example:6379/0")
-    app.conf.imports = ["shop.tasks", "shop.signals"]
-"""
 TASKS = """
     from shop.celery import app
 
@@ -44,7 +36,7 @@ HEAD = """
     SLACK = "https://hooks.slack.com/services/T0/B0/X"
     logger = logging.getLogger("shop")
 """
-FILES = {"shop/__init__.py": "", "shop/celery.py": APP, "shop/tasks.py": TASKS}
+FILES = {**SHOP, "shop/tasks.py": TASKS}
 
 
 def module(code: str) -> str:
@@ -58,18 +50,9 @@ def try_all(spec: AppSpec, check: HandlersSurvive, world: Brokerless) -> Trials:
 
 
 @pytest.fixture
-def tried() -> Iterator[Callable[..., Trials]]:
+def tried(world: World) -> Callable[..., Trials]:
     """Has the handlers of an app called in a world without a broker."""
-    worlds: list[Brokerless] = []
-
-    def start(spec: AppSpec, check: HandlersSurvive, **sandbox: object) -> Trials:
-        world = Brokerless(SandboxSpec(**sandbox), spec)  # type: ignore[arg-type]
-        worlds.append(world)
-        return try_all(spec, check, world)
-
-    yield start
-    for world in worlds:
-        world.close()
+    return lambda spec, check, **sandbox: try_all(spec, check, world(spec, **sandbox))
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
-from tests.conftest import IMPOSSIBLE
+from pytest_celery_health.sandbox.client import Client
 from tests.sandbox.remains import OWNER, Owner, Remains, wait_until
 
 pytestmark = pytest.mark.slow
@@ -212,3 +213,31 @@ def _of_place(place: Path) -> list[int]:
             if process.environ().get("TMPDIR") == str(place):
                 found.append(process.pid)
     return found
+
+
+def test_an_interrupted_request_is_not_taken_for_the_next() -> None:
+    """Ctrl-C may come between a request to the keeper and its reply, or in the middle of the request."""
+    client = Client.start()
+    try:
+        client._connection.sendall(b'{"do": "events", "since": 0, "request": 0}\n{"do": "spa')
+        assert client.ask("others")["others"] == 0
+        assert client.ask("get")["state"] is None
+    finally:
+        assert client.leave()
+
+
+def test_the_keeper_is_heard_after_an_interruption_at_any_moment() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    client, before = Client.start(), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for tick in range(200):
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + tick * 0.00001)
+                while True:
+                    client.ask("events", since=0)
+            assert client.ask("others")["others"] == 0
+    finally:
+        signal.signal(signal.SIGALRM, before)
+        assert client.leave()

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from celery import Celery, _state, current_app
 from kombu import Connection, pools
-from redis import Redis, RedisError
+from redis import Redis
 
 from pytest_celery_health.sandbox.here import pointed
 from tests.sandbox.test_simulated import Server, private_redis
@@ -245,7 +245,7 @@ def test_settings_that_are_read_late_are_the_users_own(
 
 
 def _ping(connection: Connection) -> None:
-    with suppress(RedisError, OSError):
+    with suppress(Exception):  # whatever it makes of the end
         connection.default_channel.client.ping()
 
 
@@ -261,6 +261,7 @@ def test_a_broker_that_hangs_does_not_hold_the_end_up() -> None:
             begun = time.monotonic()
         assert time.monotonic() - begun < 8
         with_us.close()
+        stuck.join(10)
         assert app.conf.broker_url == OWN
 
 

@@ -133,11 +133,11 @@ def update_queue_metrics():
     if QUEUE_LENGTH is None:
         return
     try:
-        seen = inspect_queues()
+        queues = inspect_queues()
     except Exception:
-        # What was true when the broker was last seen is not true for ever.
+        # What was true when the broker was last seen would go on looking fresh.
         for name in QUEUES:
             QUEUE_LENGTH.labels(queue=name).set(math.nan)
         raise
-    for name, queue in seen.items():
-        QUEUE_LENGTH.labels(queue=name).set(queue.get("length", math.nan))
+    for name, seen in queues.items():
+        QUEUE_LENGTH.labels(queue=name).set(seen.get("length", math.nan))

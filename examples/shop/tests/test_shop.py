@@ -5,10 +5,19 @@ import time
 from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import fakeredis
 import pytest
 from shop import health, signals, tasks
 
-from pytest_celery_health import Beat, BeatFresh, QueueDepth, Snapshot, WorkersAnswer, judge
+from pytest_celery_health import (
+    Beat,
+    BeatFresh,
+    QueueDepth,
+    RunningTask,
+    Snapshot,
+    WorkersAnswer,
+    judge,
+)
 
 NOON = datetime(2026, 1, 15, 12, tzinfo=timezone.utc)
 
@@ -37,6 +46,49 @@ def test_stale_beat_is_unhealthy():
 )
 def test_heartbeat(heartbeat, healthy):
     assert health.judge_heartbeat(heartbeat, NOON)["healthy"] is healthy
+
+
+def test_finds_stuck_tasks(celery_fleet):
+    slow, fast = RunningTask("shop.report", running_for=301), RunningTask("shop.pay", running_for=299)
+    celery_fleet.worker("w1@sim", active=[slow])
+    celery_fleet.worker("w2@sim", active=[fast])
+    found = health.find_long_running_tasks(300)
+    assert [(task["worker"], task["task_name"]) for task in found] == [("w1@sim", "shop.report")]
+
+
+def test_frozen_workers_are_no_proof_that_nothing_is_stuck(celery_fleet):
+    celery_fleet.workers(2, silent=True)
+    with pytest.raises(health.NoAnswerError, match="no worker answered active"):
+        health.find_long_running_tasks(300)
+
+
+def test_workers_that_consume_nothing_are_unhealthy(celery_fleet):
+    celery_fleet.worker("w1@sim", queues=["default", "high-priority"])
+    celery_fleet.worker("w2@sim", queues=[])
+    assert health.check_celery_health()["error"] == "no worker consumes low-priority"
+
+
+def test_queues_are_counted_over_all_priorities(celery_fleet):
+    celery_fleet.queue("default", priorities={0: 3, 9: 2})
+    assert health.inspect_queues()["default"] == {"length": 5}
+
+
+def test_stale_heartbeat_in_redis_is_unhealthy(celery_fleet):
+    celery_fleet.heartbeat(health.HEARTBEAT_KEY, ago=125)
+    assert not health.check_beat_health()["healthy"]
+    celery_fleet.heartbeat(health.HEARTBEAT_KEY, ago=60)
+    assert health.check_beat_health()["healthy"]
+
+
+@pytest.mark.parametrize(
+    ("age", "healthy"), [("119s", True), ("121s", False), ("1d", False), ("1d 10s", False), ("-1s", True)]
+)
+def test_heartbeat_grows_old(celery_clock, celery_signals, monkeypatch, age, healthy):
+    monkeypatch.setattr(health.redis, "Redis", fakeredis.FakeRedis)
+    celery_clock.freeze(NOON)
+    celery_signals.run(tasks.heartbeat.s())
+    celery_clock.shift(age)
+    assert health.check_beat_health()["healthy"] is healthy
 
 
 @pytest.fixture

@@ -19,5 +19,5 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
     except FileNotFoundError:
         return Unseen(f"no file {path}")
     except OSError as error:
-        return Unseen(f"{path} could not be read: {error.strerror}")
+        return Unseen(f"{error.strerror}: {path}")
     return Beat(datetime.fromtimestamp(mtime, timezone.utc), note=f"mtime of {path}")

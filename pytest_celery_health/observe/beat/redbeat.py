@@ -9,8 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pytest_celery_health.facts import Beat, Unseen
-from pytest_celery_health.masking import mask
-from pytest_celery_health.observe.beat.redis import client
+from pytest_celery_health.observe.beat.redis import client, unread
 from pytest_celery_health.observe.context import Context
 
 #: What PTTL answers for a key that does not exist.
@@ -41,7 +40,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
         try:
             return _read(redis, server, conf)
         except RedisError as error:
-            return Unseen(f"redbeat's keys on {server} could not be read: {mask(str(error))}")
+            return unread("redbeat's keys", server, error, context)
 
 
 def _read(redis: Any, server: str, conf: Mapping[str, Any]) -> Beat | Unseen:

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from pytest_celery_health.durations import spell
 from pytest_celery_health.facts import Unseen
-from pytest_celery_health.masking import masked_url
+from pytest_celery_health.masking import mask, masked_url
 from pytest_celery_health.observe.context import Context
+from pytest_celery_health.observe.trouble import phrase, plain, unresolved
 
 
 @contextmanager
@@ -29,6 +31,13 @@ def client(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
         return
     with _own(context, url) as found:
         yield found
+
+
+def unread(what: str, server: str, error: Exception, context: Context) -> Unseen:
+    """Why `what` could not be read from `server`, the evidence first."""
+    said = "no such host:" if unresolved(error) else ""
+    said = said or phrase(error, spell(context.deadline.seconds), opening=True) or f"{plain(error)}, on"
+    return Unseen(f"{mask(said)} {server} ({what})")
 
 
 def _broker(context: Context) -> tuple[Any, str] | Unseen:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.masking import mask
-from pytest_celery_health.observe.beat.redis import client
+from pytest_celery_health.observe.beat.redis import client, unread
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
 
@@ -23,7 +23,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
         except ResponseError as error:
             return Unseen(f"Redis refused to read {where}: {mask(str(error))}")
         except RedisError as error:
-            return Unseen(f"{where} could not be read: {mask(str(error))}")
+            return unread(f"key {rest}", server, error, context)
     if value is None:
         return Unseen(f"no {where}")
     context.received(len(value))

@@ -9,13 +9,9 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
-import re
 import signal
 import sys
-import sysconfig
 import threading
-import traceback
-from types import TracebackType
 from typing import Any, NoReturn
 
 
@@ -33,13 +29,19 @@ def main() -> NoReturn:
     try:
         answer = _work(sys.argv[1], job)
     except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too)
-        answer = json.dumps({"error": _tell(error, job)})
+        answer = json.dumps({"error": _why(error, job)})
     data = answer.encode()
     with os.fdopen(job["answer_fd"], "wb") as pipe:
         pipe.write(len(data).to_bytes(8, "big") + data)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _why(error: BaseException, job: dict[str, Any]) -> str:
+    from pytest_celery_health.project.child.tell import tell
+
+    return tell(error, job)
 
 
 def _read_line(fd: int) -> bytes:
@@ -79,37 +81,6 @@ def _work(what: str, job: dict[str, Any]) -> str:
         found.close()
         raise TypeError("it is async; wrap it in a function that is not")
     return values.dump({"value": found})
-
-
-def _tell(error: BaseException, job: dict[str, Any]) -> str:
-    """The evidence in one line, then where in the user's code."""
-    doing = job.get("doing") or f"{job['hook'] or job['app']} failed to load"
-    said = " ".join(str(error).split())
-    if type(error).__name__ != "LoadError":
-        said = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    if isinstance(error, ModuleNotFoundError) and _is_own(error.name, job):
-        said += f" (looked in {', '.join(job['path'])})"
-    verb = " failed" if job.get("doing") else ""
-    lines = [f"{doing}{verb}: {said}"]
-    lines += [f"  at {frame}" for frame in _frames(error.__traceback__, job["path"])[-3:]]
-    return "\n".join(lines)
-
-
-def _is_own(missing: str | None, job: dict[str, Any]) -> bool:
-    named = {re.split("[.:]", name)[0] for name in (job["app"], job.get("function", ""))}
-    return (missing or "").partition(".")[0] in named
-
-
-def _frames(trace: TracebackType | None, path: list[str]) -> list[str]:
-    """The user's own frames, the last one last; without any, those of packages outside site-packages."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    others = (here, "<frozen", *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
-    frames = [frame for frame in traceback.extract_tb(trace) if not frame.filename.startswith(others)]
-    own = [frame for frame in frames if frame.filename.startswith(tuple(f"{entry}/" for entry in path))]
-    return [
-        f"{frame.filename.removeprefix(path[0] + '/')}:{frame.lineno} in {frame.name}: {frame.line}"
-        for frame in own or frames
-    ]
 
 
 if __name__ == "__main__":

@@ -26,18 +26,23 @@ class LoadError(Exception):
     """The app is not what its name says. The message starts with the evidence."""
 
 
-def load(app: str, *, hook: str = "", target: str = "") -> Celery:
+def load(
+    app: str, *, hook: str = "", target: str = "", found_is: Callable[[Celery], None] | None = None
+) -> Celery:
     """The app with all its task modules imported, finalized, current and the default.
 
     `app` is a name of Celery's -A grammar or a factory "package.module:create_app()"; `hook`
     ("FILE:FUNCTION", told `target`) wins over it. In the sandbox (CELERY_HEALTH_SANDBOX=1) the app is
-    pointed at CELERY_BROKER_URL and CELERY_RESULT_BACKEND, whatever its code says.
+    pointed at CELERY_BROKER_URL and CELERY_RESULT_BACKEND, whatever its code says; `found_is` is told the app
+    before.
 
     Raises LoadError, and whatever the user's code raises.
     """
     found = as_app(_call_hook(hook, target), hook) if hook else find(app)
     found.set_current()
     found.set_default()
+    if found_is is not None:
+        found_is(found)
     sealed = os.environ.get("CELERY_HEALTH_SANDBOX") == "1"
     if sealed:
         _redirect(found)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 
-from pytest_celery_health.sandbox.faults import beats, brokers, hosts, ways, workers
+from pytest_celery_health.sandbox.faults import beats, blocks, brokers, hosts, ways, workers
 from pytest_celery_health.sandbox.faults.base import Fault, FaultError
 
 __all__ = ["FAULTS", "Fault", "FaultError", "known"]
 
 FAULTS: dict[str, Fault] = {
-    fault.name: fault for module in (ways, brokers, hosts, workers, beats) for fault in module.FAULTS
+    fault.name: fault for module in (ways, brokers, blocks, hosts, workers, beats) for fault in module.FAULTS
 }
 
 

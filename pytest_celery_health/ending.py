@@ -1,0 +1,175 @@
+"""How a health run ends: what was counted, the exit code, the summary, and nothing left, also on a signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from enum import Enum
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from pytest_celery_health.contract.begin import how_to_begin
+from pytest_celery_health.processes import Processes
+from pytest_celery_health.report.progress import Reporter
+from pytest_celery_health.report.terminal import Tally, refused, summary
+from pytest_celery_health.rows import Row
+from pytest_celery_health.run import Run
+
+#: Exit code when nothing is unhealthy but something could not be seen; pytest's own end at 5 or 6.
+UNKNOWN = 6
+
+
+class _Stage(Enum):
+    """Where a session is, as far as a signal is concerned."""
+
+    STARTING = "before pytest would call pytest_sessionfinish"
+    RUNNING = "a signal still gets its summary"
+    TELLING = "pytest_sessionfinish"
+    TOLD = "the verdict stands"
+
+
+class Signals:
+    """Ends a session on SIGTERM, on which pytest runs no finalizer, as on Ctrl-C, and on Ctrl-C in time."""
+
+    def __init__(self) -> None:
+        self.terminated = False
+        self.stage = _Stage.STARTING
+        self._before: dict[int, Any] = {}
+        self._take(signal.SIGTERM, signal.SIG_DFL, self._terminate)
+
+    def tell(self) -> None:
+        """From now on a KeyboardInterrupt would be a traceback, and no exit code of pytest's."""
+        self.stage = _Stage.TELLING
+        self._take(signal.SIGINT, signal.default_int_handler, self._interrupt)
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            with suppress(ValueError):
+                signal.signal(number, handler)
+        self._before.clear()
+
+    def _take(
+        self, number: int, unless_other: object, handler: Callable[[int, FrameType | None], None]
+    ) -> None:
+        if signal.getsignal(number) is unless_other:
+            with suppress(ValueError):  # of another thread than the main one
+                self._before[number] = signal.signal(number, handler)
+
+    def _terminate(self, *_: object) -> None:
+        if self.stage is _Stage.TOLD or self.terminated:
+            return
+        self.terminated = True
+        # Of an unknown code pytest prints no summary.
+        running = self.stage is _Stage.RUNNING
+        pytest.exit("ended by SIGTERM", pytest.ExitCode.INTERRUPTED if running else 128 + signal.SIGTERM)
+
+    def _interrupt(self, *_: object) -> None:
+        if self.stage is not _Stage.TOLD:
+            pytest.exit("ended by SIGINT", pytest.ExitCode.INTERRUPTED)
+
+
+class Ending:
+    """Hooks of the session's end. `foreign` are the rows that were meant for other targets."""
+
+    def __init__(
+        self, config: pytest.Config, run: Run, tally: Tally, processes: Processes, foreign: list[Row]
+    ) -> None:
+        self.config = config
+        self.run = run
+        self.tally = tally
+        self.processes = processes
+        self.foreign = foreign
+        self.reporter = Reporter(config)
+        run.progress = self.reporter
+        self.signals = None if processes.is_worker else Signals()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionstart(self) -> Generator[None, None, None]:
+        yield
+        if self.signals is not None:
+            self.signals.stage = _Stage.RUNNING
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
+        if self.signals is not None:
+            self.signals.tell()
+        self._count()
+        if self.signals is None:
+            self.processes.send()
+            yield
+            return
+        decided = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if exitstatus in decided and not self.config.option.collectonly:
+            session.exitstatus = self._exit_code(session)
+        if self.signals.terminated:
+            session.exitstatus = 128 + signal.SIGTERM
+        try:
+            yield
+        finally:
+            self.signals.stage = _Stage.TOLD
+
+    def _count(self) -> None:
+        for look in self.run.looks:
+            self.tally.looks += 1
+            self.tally.received += look.received
+            self.tally.swept += look.swept
+        self.tally.foreign += [row.nodeid for row in self.foreign]
+        if self.run.sandbox is not None:
+            self.tally.broker = self.run.sandbox.broker
+            self.tally.notes += self.run.sandbox.notes
+        if self.run.mistake is not None:
+            self.tally.mistakes.append(str(self.run.mistake))
+        self.tally.refused += refused(self.run.refusals())
+
+    def _exit_code(self, session: pytest.Session) -> int:
+        if self.tally.mistakes:
+            return pytest.ExitCode.USAGE_ERROR
+        if self.tally.failed or session.testsfailed > self.tally.blind:
+            return pytest.ExitCode.TESTS_FAILED
+        if self.tally.blind:
+            return UNKNOWN
+        if not self.tally.outcomes:
+            return pytest.ExitCode.NO_TESTS_COLLECTED
+        return pytest.ExitCode.OK
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+        if self.config.option.collectonly:
+            return
+        if self.run.seen is None and self.processes.share is not None:
+            self.run.take_shared_look(self.processes.share)
+        summary(terminalreporter, self.run, self.tally)
+        if exitstatus not in (0, 1, 5, UNKNOWN) and self.reporter.last is not None:
+            for message in self.reporter.last.open:
+                terminalreporter.write_line(f"last seen: {message}", yellow=True)
+        if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
+            terminalreporter.write_line(how_to_begin())
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self) -> None:
+        with _uninterrupted():
+            self.run.close()
+            self.processes.close()
+        if self.signals is not None:
+            self.signals.restore()
+
+
+def close(run: Run) -> None:
+    """End everything, which takes a second or two and is not interrupted: the run's verdict has been told."""
+    with _uninterrupted():
+        run.close()
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None, None, None]:
+    kept: dict[int, Any] = {}
+    with suppress(ValueError):  # of another thread than the main one
+        for end in (signal.SIGINT, signal.SIGTERM):
+            kept[end] = signal.signal(end, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

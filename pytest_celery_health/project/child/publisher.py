@@ -1,0 +1,96 @@
+"""A function of the project that publishes, called in sessions of their own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from celery import Celery
+
+from pytest_celery_health.project.child.describe import describe
+from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
+from pytest_celery_health.project.child.redirect import redirect
+from pytest_celery_health.project.child.sessions import called, import_clients, serve
+
+_NO_BACKEND = ("", "disabled", "disabled://")
+_DEFAULT_PORT = 6379
+
+
+def publisher(job: dict[str, Any]) -> None:
+    """Serve sessions in which a `function` and what publishes `then` can be called.
+
+    The parent is told the "queues" that the app knows, and of its result "backend", which a publisher has
+    to do with: "none", "broker" if that is the same server, or "other".
+    """
+    own: list[str] = []
+    app = load(
+        job["app"], hook=job["hook"], target=job["target"], found_is=lambda it: own.append(_backend(it))
+    )
+    set_up_django()
+    if own == ["none"]:
+        # The sandbox gives every app a backend. Publishers that have none have nothing to do with it.
+        os.environ.pop("CELERY_RESULT_BACKEND", None)
+        redirect(app, os.environ["CELERY_BROKER_URL"], "")
+    import_clients(app)
+    loaded: dict[str, Callable[[], Any]] = {}
+
+    def prepare(**names: str) -> Callable[[], _Publishes]:
+        for name in filter(None, names.values()):
+            if name not in loaded:
+                loaded[name] = _function(job, name)
+        functions = {which: loaded[name] for which, name in names.items() if name}
+        return lambda: _Publishes(app, functions, job["path"])
+
+    serve(job, {"queues": describe(app, job["app"])["queues"], "backend": own[0]}, prepare)
+
+
+def _backend(app: Celery) -> str:
+    found = app.conf["result_backend"]
+    if found is None or str(found) in _NO_BACKEND:
+        return "none"
+    if os.environ.get("CELERY_RESULT_BACKEND", "").startswith("rpc") and not str(found).startswith("rpc"):
+        return "none"  # of a kind that this sandbox has not
+    broker = app.conf["broker_write_url"] or app.conf["broker_url"]
+    return "broker" if _place(str(found)) == _place(str(broker)) else "other"
+
+
+def _place(url: str) -> tuple[str, int]:
+    place = urlsplit(url)
+    return place.hostname or "", place.port or _DEFAULT_PORT
+
+
+def _function(job: dict[str, Any], name: str) -> Callable[[], Any]:
+    job["doing"] = name
+    found = attribute(name)
+    if not callable(found):
+        raise LoadError(f"{name} is a {type(found).__name__}, which nobody can call")
+    function: Callable[[], Any] = found
+    return function
+
+
+class _Publishes:
+    def __init__(self, app: Celery, functions: Mapping[str, Callable[[], Any]], path: list[str]) -> None:
+        self._app = app
+        self._functions = functions
+        self._path = path
+
+    def do(self, do: str, gives_up: float) -> dict[str, Any]:
+        """Call "function" or "then"."""
+        found, said = called(self._functions[do], self._path, gives_up)
+        refused = _refused(found)
+        if refused:
+            said |= {"ended": "refused", "error": refused}
+        # Those too that a call has made up on its way.
+        return {**said, "queues": [str(queue) for queue in self._app.amqp.queues]}
+
+
+def _refused(found: Any) -> str:
+    """How what was returned says that nothing was sent; "" if it does not."""
+    if found is False:
+        return "False"
+    if isinstance(found, tuple) and len(found) > 1:  # Flask: body and status
+        found = found[1]
+    status = found if type(found) is int else getattr(found, "status_code", None)
+    return f"HTTP {status}" if isinstance(status, int) and 400 <= status < 600 else ""

@@ -1,0 +1,107 @@
+"""An app of the test's own, and fleets on every broker."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from uuid import uuid4
+
+import pytest
+from celery import Celery, _state
+from kombu import Connection
+
+from pytest_celery_health.sandbox import SandboxError
+from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
+from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.spec import SandboxSpec
+from tests.conftest import IMPOSSIBLE
+from tests.observe.fleet import RABBIT, accepts
+
+GUIDE = Path(__file__).parents[1] / "projects" / "guide" / "shop" / "health.py"
+OWN = "redis://broker.invalid/0"
+#: "rabbitmq" is the machine's, where names must be of the test's own; "" is the best real one at hand.
+BROKERS = ["", "redis-server", "fakeredis", "memory", "rabbitmq"]
+
+StartFleet = Callable[..., CeleryFleet]
+
+
+@pytest.fixture
+def app() -> Iterator[Celery]:
+    """The current app, whose own broker does not exist."""
+    current, default = _state._tls.current_app, _state.default_app
+    app = Celery("shop", broker=OWN)
+
+    @app.task(name="shop.pay", shared=False)
+    def pay() -> str:
+        return "paid"
+
+    yield app
+    app.close()
+    _state._tls.current_app = current
+    _state.set_default_app(default)
+
+
+@pytest.fixture(scope="session")
+def brokers() -> Iterator[EmbeddedBrokers]:
+    started = EmbeddedBrokers(SandboxSpec(), Path.cwd())
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def start_fleet(app: Celery, brokers: EmbeddedBrokers) -> Iterator[StartFleet]:
+    """A fleet on one of BROKERS, or on a broker of the sandbox."""
+    with ExitStack() as stack:
+
+        def start(name: str = "") -> CeleryFleet:
+            if name == "rabbitmq":
+                if not accepts(5672):
+                    pytest.skip("no RabbitMQ on 127.0.0.1:5672")
+                app.conf.control_exchange = app.conf.event_exchange = f"fleet-{uuid4().hex[:8]}"
+                stack.callback(_forget, app.conf.control_exchange)
+                return stack.enter_context(CeleryFleet(app, RABBIT, "rpc://", broker=name))
+            try:
+                broker = stack.enter_context(brokers.empty(name))
+            except SandboxError as error:
+                pytest.skip(f"{IMPOSSIBLE if name == 'valkey' else ''}{error}")
+            fleet = CeleryFleet(
+                app,
+                broker.target.url,
+                broker.launch.result,
+                options=broker.target.options,
+                broker=broker.broker,
+            )
+            return stack.enter_context(fleet)
+
+        yield start
+
+
+def _forget(exchange: str) -> None:
+    with Connection(RABBIT) as connection:
+        for name in (f"{exchange}.pidbox", f"reply.{exchange}.pidbox", exchange):
+            connection.default_channel.exchange_delete(name)
+
+
+@pytest.fixture(params=BROKERS, ids=lambda name: name or "the best")
+def fleet(request: pytest.FixtureRequest, start_fleet: StartFleet) -> CeleryFleet:
+    return start_fleet(request.param)
+
+
+@pytest.fixture
+def best(start_fleet: StartFleet) -> CeleryFleet:
+    """A fleet on the best real broker at hand."""
+    return start_fleet()
+
+
+@pytest.fixture(scope="session")
+def guide() -> ModuleType:
+    """The health functions of a well-known guide, which ask whatever app is current."""
+    spec = importlib.util.spec_from_file_location("guides_health", GUIDE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,142 @@
+"""An app that is loaded once and asked in forks, real ones."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from pytest_celery_health.project.info import AppSpec, ProjectError
+from pytest_celery_health.project.sessions import Session, Sessions
+from pytest_celery_health.sandbox.brokerless import Brokerless
+from pytest_celery_health.sandbox.spec import SandboxSpec
+
+WORK = "pytest_celery_health.project.child.publisher:publisher"
+APP = """
+import os, threading
+from celery import Celery
+
+app = Celery("shop")
+calls = []
+
+def count():
+    calls.append(1)
+    return {1: None, 2: False, 3: ("", 503)}[len(calls)]
+
+def hang():
+    threading.Event().wait()
+
+def wait_for_it():
+    while not os.path.exists("go"):
+        threading.Event().wait(0.01)
+
+def leave():
+    print("and these are its last words")
+    os._exit(3)
+
+def fail():
+    raise ValueError("no\\nstock")
+
+async def later():
+    raise KeyError("order")
+"""
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Iterator[Sessions]:
+    (tmp_path / "shop.py").write_text(textwrap.dedent(APP))
+    app = AppSpec("shop:app", tmp_path)
+    world = Brokerless(SandboxSpec(), app)
+    with Sessions(app, WORK, timeout=20, sealed=world.seal, environ=world.environ) as loaded:
+        yield loaded
+    world.close()
+
+
+def opened(sessions: Sessions, function: str) -> Session:
+    return sessions.open(function=function, then="")
+
+
+def test_each_session_begins_where_the_app_was_loaded(sessions: Sessions) -> None:
+    assert sessions.result()["queues"] == ["celery"]
+    with opened(sessions, "shop:count") as first, opened(sessions, "shop:count") as second:
+        said = [each.ask("function", within=10, gives_up=10) for each in (first, first, first, second)]
+        assert first.pid != second.pid
+    told = [each and (each["ended"], each.get("error")) for each in said]
+    assert told == [("returned", None), ("refused", "False"), ("refused", "HTTP 503"), ("returned", None)]
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [("shop:fail", "ValueError: no stock"), ("shop:later", "KeyError: 'order'")],
+)
+def test_what_it_raises(sessions: Sessions, function: str, error: str) -> None:
+    said = opened(sessions, function).ask("function", within=10, gives_up=10)
+    assert said is not None
+    assert (said["ended"], said["error"]) == ("raised", error)
+    line = 1 + APP[: APP.index("raise " + error.partition(":")[0])].count("\n")
+    assert said["at"] == f"shop.py:{line}"
+
+
+def test_what_hangs_is_given_up_and_located(sessions: Sessions) -> None:
+    session = opened(sessions, "shop:hang")
+    began = time.monotonic()
+    assert session.ask("function", within=0.5, gives_up=0.3) is None
+    assert time.monotonic() - began < 5
+    assert session.where() == f"shop.py:{1 + APP[: APP.index('Event().wait()')].count(chr(10))} in hang"
+    session.close()
+    assert is_gone(session)
+
+
+def test_what_comes_back_late_is_heard(sessions: Sessions, tmp_path: Path) -> None:
+    session = opened(sessions, "shop:wait_for_it")
+    assert session.ask("function", within=0.2, gives_up=10) is None
+    (tmp_path / "go").touch()
+    said = session.answer(10)
+    assert said is not None
+    assert said["ended"] == "returned"
+
+
+def test_what_ends_its_process(sessions: Sessions) -> None:
+    session = opened(sessions, "shop:leave")
+    with pytest.raises(ProjectError, match="its process ended"):
+        session.ask("function", within=10, gives_up=10)
+    with pytest.raises(ProjectError, match="its process ended"):
+        session.ask("function", within=10, gives_up=10)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("shop:cuont", "shop:cuont failed: shop has no 'cuont'; did you mean 'count'?"),
+        ("shop:calls", "shop:calls failed: shop:calls is a list, which nobody can call"),
+        ("shop.no:place", "shop.no:place failed: ModuleNotFoundError: No module named 'shop.no'"),
+    ],
+)
+def test_what_cannot_be_loaded(sessions: Sessions, function: str, message: str) -> None:
+    with pytest.raises(ProjectError, match=message.replace("?", r"\?")):
+        opened(sessions, function)
+
+
+def test_all_is_gone_at_the_end(sessions: Sessions) -> None:
+    forks = [opened(sessions, "shop:hang") for _ in range(3)]
+    forks[0].begin("function", gives_up=10)
+    sessions.close()
+    sessions.close()
+    assert all(map(is_gone, forks))
+
+
+def is_gone(session: Session) -> bool:
+    """Whether its process ends soon; who forked it takes note later."""
+    over = time.monotonic() + 5
+    while time.monotonic() < over:
+        try:
+            if psutil.Process(session.pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.01)
+    return False
