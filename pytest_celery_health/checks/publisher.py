@@ -217,10 +217,10 @@ def _messages(each: Publishing) -> str:
 
 def _remedy(world: str, broker: str) -> str:
     """What bounds a call on this transport."""
-    if broker == "redis":
-        if world == "broker_refuses":
-            return "max_retries in the transport options of the connection that it publishes on"
-        return "socket_timeout in the transport options of the connection that it publishes on"
-    if world in ("broker_hangs", "broker_slow"):
-        return "connect_timeout of the connection that it publishes on, and timeout and confirm_timeout"
-    return "max_retries in the transport options of the connection that it publishes on"
+    if world == "broker_refuses":
+        option = "max_retries"
+    elif broker == "redis":
+        option = "socket_timeout"
+    else:
+        option = "connect_timeout, and read_timeout and write_timeout"
+    return f"{option} in the transport options of the connection that it publishes on"
