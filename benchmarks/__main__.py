@@ -13,11 +13,11 @@ from importlib.metadata import version
 
 from kombu import Connection
 
-from benchmarks import depths, process, recording, scene, startup, verdict
+from benchmarks import depths, process, recording, scene, simulated, startup, verdict
 from benchmarks.measure import Row, table
 from pytest_celery_health.sandbox.brokers import UnavailableError
 
-SECTIONS = ("verdict", "depths", "process", "startup", "recording")
+SECTIONS = ("verdict", "depths", "process", "simulated", "startup", "recording")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     for row in measured():
                         rows.append(row)
                         print(f"{row.title} measured", file=sys.stderr)
+            if "simulated" in chosen:
+                notes.extend(simulated.summary(kind, url, 1 if told.quick else 9))
     if "startup" in chosen:
         empty = startup.row(1 if told.quick else 40)
         notes.extend(startup.summary(empty))
@@ -73,6 +75,7 @@ def on_broker(kind: str, url: str, *, quick: bool) -> dict[str, Callable[[], Ite
         "verdict": lambda: verdict.rows(kind, url, *((1, 3, 1) if quick else (3, 100))),
         "depths": lambda: depths.rows(kind, url, *((1, 10) if quick else (5, 1000))),
         "process": lambda: process.rows(kind, url, 1 if quick else 7),
+        "simulated": lambda: iter([simulated.row(kind, url, 1 if quick else 7)]),
     }
 
 

@@ -7,9 +7,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any
 
-from pytest_celery_health.facts import Ask, AskDrills, AskHandlers, AskPublishers, AskTrials, Fact, Unseen
+from pytest_celery_health.facts import (
+    Ask,
+    AskDrills,
+    AskHandlers,
+    AskLogs,
+    AskMetrics,
+    AskProbe,
+    AskPublishers,
+    AskTrials,
+    Fact,
+    Unseen,
+)
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.project.describe import start_handlers, start_trials
 from pytest_celery_health.project.info import AppSpec, ProjectError
@@ -18,9 +30,13 @@ from pytest_celery_health.sandbox.brokerless import Brokerless
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills.coverage import drilled
 from pytest_celery_health.sandbox.drills.crew import Drills
+from pytest_celery_health.sandbox.drills.log_lines import logged
+from pytest_celery_health.sandbox.drills.metrics import scraped
+from pytest_celery_health.sandbox.probes.prober import Prober
 from pytest_celery_health.sandbox.publishing import Publishers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.sandbox.world import World
 
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
@@ -29,7 +45,7 @@ _TRY = 60.0
 
 _TROUBLE = (ProjectError, SandboxError, KeeperGoneError, TargetError)
 
-Waits = Callable[[], Fact]
+Waits = Callable[[], Fact | Unseen]
 
 
 class Experiments:
@@ -41,10 +57,12 @@ class Experiments:
         self._spec = spec
         self._sandbox: Sandbox | None = None
         self._brokerless: Brokerless | None = None
+        self._world: World | None = None
+        self._prober: Prober | None = None
+        self._publishers: Publishers | None = None
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
         self._closers: list[Callable[[], None]] = []
-        self._publishers: Publishers | None = None
 
     def facts(
         self, asks: Iterable[Ask], sandbox: Sandbox | None
@@ -58,6 +76,9 @@ class Experiments:
                     self._waits[ask] = _EXPERIMENTS[type(ask)](self, ask)
                 except _TROUBLE as error:
                     self._found[ask] = Unseen(str(error))
+        if self._prober is not None:  # at work while the others are waited for
+            self._prober.start()
+            self._prober = None
         for ask in asks:
             if ask not in self._found:
                 self._found[ask] = _result(self._waits.pop(ask))
@@ -66,9 +87,8 @@ class Experiments:
         return tried, {kind: why for ask, why in found if isinstance(why, Unseen) for kind in ask.kinds}
 
     def refusals(self) -> list[Refusal]:
-        """The connections that were refused in worlds of our own."""
-        worlds = (self._brokerless, self._publishers)
-        return [refusal for world in worlds if world is not None for refusal in world.refusals()]
+        """The connections that were refused in the world without a broker."""
+        return [] if self._brokerless is None else self._brokerless.refusals()
 
     def close(self) -> None:
         """End what is running."""
@@ -84,6 +104,22 @@ class Experiments:
             self._brokerless = Brokerless(self._spec, self.app)
             self._closers.insert(0, self._brokerless.close)
         return self._brokerless
+
+    def prober(self) -> Prober:
+        """Who calls the probes of this look, all in one world."""
+        if self._world is None:
+            self._world = World(self._spec, self.app)
+            self._closers.insert(0, self._world.close)
+        if self._prober is None:
+            self._prober = Prober(self._world)
+            self.closing(self._prober.close)
+        return self._prober
+
+    def crew(self) -> Drills:
+        """A crew of its own, for drills beside others. Raises TargetError where there must be none."""
+        crew = self.drills().another()
+        self.closing(crew.close)
+        return crew
 
     def publishers(self) -> Publishers:
         """Where publishers are tried."""
@@ -121,21 +157,43 @@ def _trials(lab: Experiments, ask: AskTrials) -> Waits:
 
 
 def _drilled(lab: Experiments, ask: AskDrills) -> Waits:
-    return lambda: drilled(lab.drills(), ask)
+    crew = lab.drills()
+    return lambda: drilled(crew, ask)
+
+
+def _scraped(lab: Experiments, ask: AskMetrics) -> Waits:
+    crew = lab.crew()
+    return _apart(lambda: scraped(crew, ask.plan), crew.close)
+
+
+def _logged(lab: Experiments, ask: AskLogs) -> Waits:
+    crew = lab.crew()
+    return _apart(lambda: logged(crew, ask), crew.close)
+
+
+def _probed(lab: Experiments, ask: AskProbe) -> Waits:
+    return lab.prober().add(ask)
 
 
 def _published(lab: Experiments, ask: AskPublishers) -> Waits:
-    """Beside what else is tried: most of the time it waits for somebody who hangs."""
     publishers = lab.publishers()
+    return _apart(lambda: publishers.published(ask))
+
+
+def _apart(find: Callable[[], Fact], close: Callable[[], None] | None = None) -> Waits:
+    """Find it out while others are at work: most of them wait most of the time."""
     found: list[Fact | BaseException] = []
 
-    def publish() -> None:
-        try:
-            found.append(publishers.published(ask))
-        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
-            found.append(error)
+    def run() -> None:
+        with ExitStack() as stack:
+            if close is not None:
+                stack.callback(close)
+            try:
+                found.append(find())
+            except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+                found.append(error)
 
-    thread = threading.Thread(target=publish, name=f"celery-health {ask.call}", daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
 
     def wait() -> Fact:
@@ -150,6 +208,9 @@ def _published(lab: Experiments, ask: AskPublishers) -> Waits:
 _EXPERIMENTS: dict[type[Ask], Callable[[Experiments, Any], Waits]] = {
     AskDrills: _drilled,
     AskHandlers: _handlers,
+    AskLogs: _logged,
+    AskMetrics: _scraped,
+    AskProbe: _probed,
     AskPublishers: _published,
     AskTrials: _trials,
 }

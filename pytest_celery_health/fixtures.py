@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_celery_health.checks import Check
+from pytest_celery_health.checks import Check, ProbeTells
 from pytest_celery_health.contract.begin import how_to_begin
 from pytest_celery_health.facts import Ask, Snapshot, merge
 from pytest_celery_health.observe.target import TargetError
@@ -61,6 +61,39 @@ class CeleryHealth:
         for _, verdict in sorted(verdicts, key=lambda pair: pair[1].unknown):
             raise_for(verdict.message(), verdict)
         return seen
+
+    def probe(self, call: Callable[..., object] | str = "", /, **fields: Any) -> Snapshot:
+        """Call a health check of the project in a healthy world and in others, as a row `use = "probe"` does.
+
+        call: the function or class, or its "package.module:name"; else `wsgi`, `asgi` or `command` says it.
+        fields: those of `ProbeTells`, lists of worlds as lists.
+
+        Raises Unhealthy, an AssertionError, when it does not say what is; CannotTell when a world did not
+        come about. Fails on a live target, which is never broken.
+        """
+        __tracebackhide__ = True
+        if self._run.live:
+            pytest.fail(
+                f"celery_health.probe: it needs worlds that are broken, and {self.target} is only looked at",
+                pytrace=False,
+            )
+        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        if call:
+            fields["call"] = _path_of(call)
+        return self.expect(ProbeTells(**fields))
+
+
+def _path_of(call: Callable[..., object] | str) -> str:
+    """The name by which another process can import it."""
+    if isinstance(call, str):
+        return call
+    module, name = getattr(call, "__module__", None), getattr(call, "__qualname__", None)
+    if not module or not name or "<" in name or module == "__main__":
+        raise TypeError(
+            f"celery_health.probe() calls it in another process, which imports it by its name;"
+            f" {name or call!r} has none"
+        )
+    return f"{module}:{name}"
 
 
 def celery_health_for(request: pytest.FixtureRequest) -> Iterator[CeleryHealth]:

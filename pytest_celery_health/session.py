@@ -10,6 +10,7 @@ from pytest_celery_health.collecting import Collecting
 from pytest_celery_health.contract.find import find
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.read import read
+from pytest_celery_health.contract.values import did_you_mean
 from pytest_celery_health.durations import seconds
 from pytest_celery_health.ending import Ending, close
 from pytest_celery_health.judging import Judging
@@ -52,10 +53,11 @@ def _make_run(config: pytest.Config) -> Run:
         raise pytest.UsageError(str(error)) from error
     name = config.getoption("celery_health_target") or SANDBOX
     if name != SANDBOX and name not in contract.targets:
-        declared = ", ".join([SANDBOX, *contract.targets])
+        declared = [SANDBOX, *contract.targets]
         raise pytest.UsageError(
             f"--celery-health-target={name}: {contract.path.name} declares no"
-            f" [tool.celery-health.target.{name}] (declared: {declared})"
+            f" [tool.celery-health.target.{name}]{did_you_mean(name, declared)}"
+            f" (declared: {', '.join(declared)})"
         )
     return Run(
         contract,

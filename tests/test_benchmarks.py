@@ -22,15 +22,17 @@ pytestmark = pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_suite_runs_and_prints_ratios() -> None:
     argv = [sys.executable, "-m", "benchmarks", "--quick", "--no-rabbitmq", "depths", "process", "startup"]
-    argv += ["recording"]
+    argv += ["simulated", "recording"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     if "Redis left out" not in done.stdout:
         for what, than in (
             ("depths of 10 queues, Redis", "a passive declare each"),
             ("whole process, Redis", "celery inspect ping"),
+            ("1 worker that answers, Redis", "starting celery worker"),
         ):
             assert re.search(rf"\| {what} \| \*\*[\d.,]+x\*\* \| {than} \|", done.stdout), done.stdout
+        assert re.search(r"celery_fleet on Redis: the fixture [\d.,]+ ms, the first worker", done.stdout)
     assert re.search(r"pytest-celery-health adds [+-][\d.]+ ms to an empty collection", done.stdout)
     assert re.search(r"a recording adds [+-][\d.]+ ms to a task with 3 handlers", done.stdout)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import IMPOSSIBLE
+from conftest import IMPOSSIBLE
 
 pytestmark = pytest.mark.slow
 

@@ -45,7 +45,17 @@ PROJECTS = {
     HERE / "handlers_httphandler": {"shop.charge", "shop.pack"},
     HERE / "handlers_httpx": {"shop.charge", "shop.pack"},
     HERE / "handlers_sdk": {"shop.charge", "shop.pack"},
+    HERE / "logs_default": {"shop.pack"},
+    HERE / "logs_django": {"orders.tasks.pack"},
+    HERE / "logs_json": {"shop.pack"},
+    HERE / "logs_own_root": {"shop.pack"},
+    HERE / "logs_queue": {"shop.pack"},
+    HERE / "logs_structlog": {"shop.pack"},
     HERE / "leaky": {"leaky.leak", "leaky.unnamed"},
+    HERE / "metrics_http": {"shop.measure", "shop.pack"},
+    HERE / "metrics_live": {"shop.pack"},
+    HERE / "metrics_push": {"shop.measure"},
+    HERE / "metrics_wsgi": {"shop.measure"},
     HERE / "monorepo" / "services" / "billing": {"billing.invoice"},
     HERE / "redbeat": {"shop.heartbeat"},
     HERE / "thirdparty": {"acme.work"},
@@ -62,7 +72,8 @@ def load(root: Path, env: Mapping[str, str] = {}) -> AppInfo:
 def test_every_project_loads_with_all_of_its_tasks(root: Path, tmp_path: Path) -> None:
     decoys = ("DECOY_REDIS", "DECOY_POSTGRES", "DECOY_HTTP", "DECOY_UDP")
     closed = dict.fromkeys(decoys, "127.0.0.1:1") | {"DECOY_SQLITE": str(tmp_path / "decoy.sqlite3")}
-    info = load(root, closed if root.name in ("leaky", "django_celery_beat") else {})
+    closed["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path)
+    info = load(root, closed if root.name in ("leaky", "django_celery_beat", "metrics_wsgi") else {})
     assert info.tasks == PROJECTS[root]
     assert not info.schedule_unseen
     assert [entry.name for entry in info.schedule if entry.problem or not entry.registered] == []

@@ -6,6 +6,9 @@ from pytest_celery_health.checks.alerts import AlertsReach
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.beat import BeatFresh
 from pytest_celery_health.checks.handlers import HandlersConnected
+from pytest_celery_health.checks.logs import LogsArrive
+from pytest_celery_health.checks.metrics import MetricsScraped
+from pytest_celery_health.checks.probe import ProbeTells
 from pytest_celery_health.checks.publisher import PublisherEnds
 from pytest_celery_health.checks.queue import QueueDepth
 from pytest_celery_health.checks.schedule import ScheduleRuns
@@ -16,6 +19,9 @@ CHECKS: dict[str, type[Check]] = {
     "alerts": AlertsReach,
     "beat": BeatFresh,
     "handlers": HandlersConnected,
+    "metrics": MetricsScraped,
+    "logs": LogsArrive,
+    "probe": ProbeTells,
     "publisher": PublisherEnds,
     "queue": QueueDepth,
     "schedule": ScheduleRuns,
@@ -30,6 +36,9 @@ __all__ = [
     "Check",
     "HandlersConnected",
     "HandlersSurvive",
+    "LogsArrive",
+    "MetricsScraped",
+    "ProbeTells",
     "PublisherEnds",
     "QueueDepth",
     "ScheduleRuns",

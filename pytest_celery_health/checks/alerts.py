@@ -82,9 +82,9 @@ class AlertsReach(Check):
                     f'must_reach has no end for "{output}"; write ["raises", "worker_lost"], say'
                 )
             for end in ends:
-                _refuse_unknown("must_reach", end)
+                refuse_unknown_end("must_reach", end)
         for end in self.ends:
-            _refuse_unknown("ends", end)
+            refuse_unknown_end("ends", end)
         if self.pool not in ("", *POOLS):
             raise ValueError(f'pool is "{self.pool}"; drills know {", ".join(POOLS)}')
 
@@ -94,7 +94,7 @@ class AlertsReach(Check):
         yield AskDrills(tuple(e for e in every if e in wanted or e in self.ends), self.task, self.pool)
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
-        drilled = seen.drilled(self.task, self.pool)
+        drilled = seen.fact(Drilled, task=self.task, pool=self.pool)
         if isinstance(drilled, Unseen):
             yield Finding.unseen("", drilled, hint="alerts")
             return
@@ -118,7 +118,7 @@ class AlertsReach(Check):
         yield Finding(True, f"{reached} of {plural(total, 'alert')}", "arrived", figures=figures)
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        drilled = seen.drilled(self.task, self.pool)
+        drilled = seen.fact(Drilled, task=self.task, pool=self.pool)
         if isinstance(drilled, Unseen) or not drilled.seen:
             return
         endings = self._shown(drilled)
@@ -149,8 +149,8 @@ class AlertsReach(Check):
         return [ending for ending in drilled.seen if ending.end in wanted]
 
 
-def _refuse_unknown(field: str, end: str) -> None:
-    known = [*DEATHS, *OTHERS]
+def refuse_unknown_end(field: str, end: str, known: Sequence[str] = (*DEATHS, *OTHERS)) -> None:
+    """Raise ValueError for an end that is neither `known` nor somebody's own, "package.module:END"."""
     if end in known or all(end.partition(":")):
         return
     near = get_close_matches(end, known, n=1)

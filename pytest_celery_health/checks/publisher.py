@@ -77,7 +77,7 @@ class PublisherEnds(Check):
         yield AskPublishers(self.call, self.then, self.when, seconds(self.answers_within))
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
-        published = seen.published(self.call, self.then)
+        published = seen.fact(Published, call=self.call, then=self.then)
         if isinstance(published, Unseen):
             yield Finding.unseen(self._name, published)
             return
@@ -187,7 +187,7 @@ class PublisherEnds(Check):
                 yield "back", finding
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
-        published = seen.published(self.call, self.then)
+        published = seen.fact(Published, call=self.call, then=self.then)
         if isinstance(published, Unseen):
             return
         yield "world", "process", "ended", "took", "messages", "afterwards"

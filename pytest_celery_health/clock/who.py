@@ -28,7 +28,7 @@ _REAL = {
 }
 #: They ask on behalf of their caller, as the rest of the standard library does.
 _ON_BEHALF = {"django", "structlog", "prometheus_client", "dateutil", "arrow", "freezegun"}
-_FACTS = "pytest_celery_health.facts"
+_FACTS = "pytest_celery_health.facts.snapshot"
 
 _known: dict[str, bool | None] = {}
 

@@ -12,6 +12,9 @@ from pytest_celery_health.facts.asks import (
     AskBeat,
     AskDrills,
     AskHandlers,
+    AskLogs,
+    AskMetrics,
+    AskProbe,
     AskPublishers,
     AskQueues,
     AskSchedule,
@@ -21,6 +24,9 @@ from pytest_celery_health.facts.asks import (
 )
 from pytest_celery_health.facts.drills import Drilled, Ending, Output
 from pytest_celery_health.facts.handlers import Call, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts.logs import Delivery, LogHandler, LogLine, Logs
+from pytest_celery_health.facts.metrics import Count, Counted, Gauged, Sample, Scraped, ScrapePlan
+from pytest_celery_health.facts.probes import Answer, Probe, Probed, Setting
 from pytest_celery_health.facts.publishers import Published, Publishing
 from pytest_celery_health.facts.snapshot import Fact, Snapshot, is_pattern
 from pytest_celery_health.facts.system import (
@@ -40,12 +46,16 @@ from pytest_celery_health.facts.unseen import NOT_ASKED, Unseen
 
 __all__ = [
     "NOT_ASKED",
+    "Answer",
     "App",
     "Ask",
     "AskApp",
     "AskBeat",
     "AskDrills",
     "AskHandlers",
+    "AskLogs",
+    "AskMetrics",
+    "AskProbe",
     "AskPublishers",
     "AskQueues",
     "AskSchedule",
@@ -53,21 +63,34 @@ __all__ = [
     "AskWorkers",
     "Beat",
     "Call",
+    "Count",
+    "Counted",
+    "Delivery",
     "Drilled",
     "Ending",
     "Entry",
     "Fact",
+    "Gauged",
     "Handler",
     "Handlers",
     "Leak",
+    "LogHandler",
+    "LogLine",
+    "Logs",
     "Output",
+    "Probe",
+    "Probed",
     "Progress",
     "Published",
     "Publishing",
     "Queue",
     "Queues",
     "RunningTask",
+    "Sample",
     "Schedule",
+    "ScrapePlan",
+    "Scraped",
+    "Setting",
     "Snapshot",
     "Trial",
     "Trials",

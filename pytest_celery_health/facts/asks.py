@@ -8,6 +8,9 @@ from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.logs import Logs
+from pytest_celery_health.facts.metrics import Scraped, ScrapePlan
+from pytest_celery_health.facts.probes import Probe, Probed, Setting
 from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queues, Schedule, Unacked, Workers
 
@@ -152,6 +155,57 @@ class AskDrills(Ask):
         if not isinstance(other, AskDrills) or (self.task, self.pool) != (other.task, other.pool):
             return None
         return AskDrills(tuple(dict.fromkeys(self.ends + other.ends)), self.task, self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class AskMetrics(Ask):
+    """What a scrape shows of the app's metrics, set in a real worker."""
+
+    kinds: ClassVar[tuple[type, ...]] = (Scraped,)
+    tried: ClassVar[bool] = True
+
+    plan: ScrapePlan
+
+
+@dataclass(frozen=True, slots=True)
+class AskLogs(Ask):
+    """What becomes of log records in the app's worker.
+
+    loggers: that are tried beside those that its own modules use, and Celery's. pool: "" is the app's choice.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Logs,)
+    tried: ClassVar[bool] = True
+
+    loggers: tuple[str, ...] = ()
+    pool: str = ""
+
+    def joined(self, other: Ask) -> AskLogs | None:
+        if not isinstance(other, AskLogs) or self.pool != other.pool:
+            return None
+        return AskLogs(tuple(dict.fromkeys(self.loggers + other.loggers)), self.pool)
+
+
+@dataclass(frozen=True, slots=True)
+class AskProbe(Ask):
+    """What a health check of the project says in the healthy world, and in each of these.
+
+    within: seconds in which it should answer; it is killed some time later.
+    """
+
+    kinds: ClassVar[tuple[type, ...]] = (Probed,)
+    tried: ClassVar[bool] = True
+
+    probe: Probe
+    worlds: tuple[str, ...]
+    within: float
+    setting: Setting
+
+    def joined(self, other: Ask) -> AskProbe | None:
+        if not isinstance(other, AskProbe) or (self.probe, self.setting) != (other.probe, other.setting):
+            return None
+        worlds = tuple(dict.fromkeys(self.worlds + other.worlds))
+        return AskProbe(self.probe, worlds, max(self.within, other.within), self.setting)
 
 
 @dataclass(frozen=True, slots=True)

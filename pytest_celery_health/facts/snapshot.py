@@ -10,13 +10,16 @@ from typing import TypeAlias, TypeVar
 
 from pytest_celery_health.facts.drills import Drilled
 from pytest_celery_health.facts.handlers import Handlers, Trials
+from pytest_celery_health.facts.logs import Logs
+from pytest_celery_health.facts.metrics import Scraped
+from pytest_celery_health.facts.probes import Probed
 from pytest_celery_health.facts.publishers import Published
 from pytest_celery_health.facts.system import App, Beat, Queue, Queues, Schedule, Unacked, Workers
 from pytest_celery_health.facts.unseen import Unseen
 
 T = TypeVar("T")
-Fact: TypeAlias = (
-    Workers | Queues | Queue | Beat | Schedule | App | Unacked | Handlers | Trials | Drilled | Published
+Fact: TypeAlias = (Workers | Queues | Queue | Beat | Schedule | App | Unacked) | (
+    Handlers | Trials | Drilled | Logs | Probed | Published | Scraped
 )
 
 #: Told to checks whose fact nobody put into the snapshot.
@@ -51,10 +54,10 @@ class Snapshot:
         every = {**self.unseen, **unseen}
         return Snapshot(*self.facts, *facts, now=self.now, target=self.target, unseen=every)
 
-    def fact(self, kind: type[T]) -> T | Unseen:
-        """The fact of this kind."""
+    def fact(self, kind: type[T], **said: object) -> T | Unseen:
+        """The fact of this kind, with these fields where there are several."""
         for fact in self.facts:
-            if isinstance(fact, kind):
+            if isinstance(fact, kind) and all(getattr(fact, name) == value for name, value in said.items()):
                 return fact
         return self.unseen.get(kind, Unseen(_NOT_LOOKED_AT))
 
@@ -77,20 +80,6 @@ class Snapshot:
     @property
     def trials(self) -> Trials | Unseen:
         return self.fact(Trials)
-
-    def drilled(self, task: str = "", pool: str = "") -> Drilled | Unseen:
-        """The ends that `task` was taken to in `pool`."""
-        for fact in self.facts:
-            if isinstance(fact, Drilled) and (fact.task, fact.pool) == (task, pool):
-                return fact
-        return self.unseen.get(Drilled, Unseen(_NOT_LOOKED_AT))
-
-    def published(self, call: str, then: str = "") -> Published | Unseen:
-        """The calls of this function."""
-        for fact in self.facts:
-            if isinstance(fact, Published) and (fact.call, fact.then) == (call, then):
-                return fact
-        return self.unseen.get(Published, Unseen(_NOT_LOOKED_AT))
 
     @property
     def unacked(self) -> Unacked | Unseen:

@@ -302,11 +302,21 @@ class Asked(Generic[T]):
             data += chunk
         return data
 
+    def wait_for(self, descriptor: int) -> None:
+        """Until it can be read, by the child's doing. Raises ProjectError when the child fails first."""
+        waiting = select.poll()
+        for each in (descriptor, self._answer):
+            waiting.register(each, select.POLLIN)
+        ready = waiting.poll(max(self._deadline - time.monotonic(), 0) * 1000)
+        if all(each != descriptor for each, _ in ready):
+            self.result()
+            raise ProjectError(f"{self._subject} ended")
+
     def _too_late(self) -> str:
         doing = "answer" if self._kind.word == "call" else "load"
         at = still_at(self._last_words(65536))
-        where = f"; it was at {at}" if at else ""
-        return f"{self._subject} did not {doing} within {spell(self._timeout)}{where}"
+        place = f"; it was at {at}" if at else ""
+        return f"{self._subject} did not {doing} within {spell(self._timeout)}{place}"
 
     def _ended(self) -> str:
         try:
@@ -327,13 +337,13 @@ _DUMP = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)(?: in (?P<nam
 
 
 def still_at(output: str) -> str:
-    """Where faulthandler saw the child last, "file:line in name" of the user's innermost frame."""
+    """Where faulthandler saw the child, the innermost frame of the user's own: "file:line in name", or ""."""
     _, found, dump = output.rpartition("Timeout (")
     # The main thread is dumped last.
     frames = [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []
     if not frames:
         return ""
-    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<frozen")
+    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")
     own = next(
         (f for f in frames if not f["file"].startswith(library) and "site-packages" not in f["file"]),
         frames[0],

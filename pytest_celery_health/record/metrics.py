@@ -22,11 +22,15 @@ class Metrics:
         return [
             MetricChange(name, dict(labels), before.get((name, labels)), value, **tap.where())
             for (name, labels), value in self._before.items()
-            if value != before.get((name, labels), 0.0 if name.endswith(_CUMULATIVE) else None)
+            if not _same(value, before.get((name, labels), 0.0 if name.endswith(_CUMULATIVE) else None))
         ]
 
 
 _CUMULATIVE = ("_total", "_count", "_sum", "_bucket")
+
+
+def _same(value: float, before: float | None) -> bool:
+    return value == before or (before is not None and value != value and before != before)  # NaN stays NaN
 
 
 def _samples() -> Samples:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, asdict, dataclass, field, fields
 from typing import Any, TypeVar
 from urllib.parse import unquote_plus, urlsplit
 
+from pytest_celery_health.facts import Delivery
+from pytest_celery_health.facts.logs import nobody
 from pytest_celery_health.masking import HIDDEN, mask
 from pytest_celery_health.record.plain import cut
 
@@ -86,6 +88,8 @@ class LogRecord(Entry):
 
     level: its name, such as "ERROR". message: formatted; the event of structlog or of a JSON line.
     fields: what `extra`, structlog's context or the JSON line brought. exception: its description, or "".
+    deliveries: what log handlers made of it; None where that was not watched, as it is in drills.
+    lost: why no handler was asked; "" if one was.
     """
 
     level: str
@@ -94,9 +98,45 @@ class LogRecord(Entry):
     fields: Mapping[str, Any] = field(default_factory=dict)
     exception: str = ""
     where: str = ""
+    deliveries: tuple[Delivery, ...] | None = None
+    lost: str = ""
+
+    def __post_init__(self) -> None:
+        if self.deliveries is not None:
+            object.__setattr__(self, "deliveries", tuple(_delivery(each) for each in self.deliveries))
 
     def line(self) -> str:
         return f"{self.level} {self.logger}: {self.message}"
+
+    @property
+    def nobody(self) -> str:
+        """Why nobody took it; "" if somebody did, or that was not watched."""
+        return nobody(self.lost, self.deliveries or ())
+
+
+@dataclass(frozen=True, repr=False)
+class LogWritten(Entry):
+    """A log handler was given a record by another handler, or from a queue."""
+
+    logger: str
+    message: str
+    delivery: Delivery
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "delivery", _delivery(self.delivery))
+
+    def line(self) -> str:
+        return f"{self.delivery.title} takes of {self.logger}: {self.message}"
+
+
+@dataclass(frozen=True, repr=False)
+class LogSetup(Entry):
+    """Logging as a process has it: what `record.log_setup` saw, as plain data."""
+
+    setup: Mapping[str, Any]
+
+    def line(self) -> str:
+        return f"logging of process {self.pid}"
 
 
 @dataclass(frozen=True, repr=False)
@@ -168,7 +208,8 @@ class MetricChange(Entry):
 
 
 _KINDS: dict[str, type[Entry]] = {
-    kind.__name__: kind for kind in (SignalCall, HandlerCall, LogRecord, Request, MetricChange)
+    kind.__name__: kind
+    for kind in (SignalCall, HandlerCall, LogRecord, LogWritten, LogSetup, Request, MetricChange)
 }
 _E = TypeVar("_E", bound=Entry)
 
@@ -366,13 +407,21 @@ def to_json(entry: Entry) -> str:
     told = {
         each.name: getattr(entry, each.name) for each in fields(entry) if each.metadata.get("plain", True)
     }
-    return json.dumps({"kind": type(entry).__name__, **told}, default=repr)
+    return json.dumps({"kind": type(entry).__name__, **told}, default=_plain)
 
 
 def from_json(line: str) -> Entry:
     """The entry that `to_json` wrote."""
     told = json.loads(line)
     return _KINDS[told.pop("kind")](**told)
+
+
+def _plain(value: object) -> Any:
+    return asdict(value) if isinstance(value, Delivery) else repr(value)
+
+
+def _delivery(told: Delivery | Mapping[str, Any]) -> Delivery:
+    return told if isinstance(told, Delivery) else Delivery(**told)
 
 
 def same_host(host: str, wanted: str) -> bool:

@@ -68,12 +68,22 @@ class Sandbox:
 
     rigged: "module:function" that rigs each worker before it starts, see `drills.rig`.
     password: of the broker; a random one of 32 characters where none is given.
+    ports: on which the servers of rigged workers listen, by the ports that they name.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec, *, rigged: str = "", password: str = "") -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        app: AppSpec,
+        *,
+        rigged: str = "",
+        password: str = "",
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
         self.spec = spec
         self.app = app
         self.rigged = rigged
+        self.ports = dict(ports or {})
         #: Name and version of the broker: "valkey 9.1.2".
         self.broker = ""
         #: The whole environment of children that shall see the same world, sealed.
@@ -336,6 +346,7 @@ class Sandbox:
                 backend_url=launch.result,
                 redirect_env=self.spec.redirect_env,
                 own=self.app.env,
+                private=client.folder,
             )
             self.seal = self._make_seal(launch)
             self.environ = self.seal.environ(environ, role="call")
@@ -408,7 +419,6 @@ class Sandbox:
         conf: Mapping[str, Any] | None = None,
     ) -> None:
         client = self._running()
-        rigging = {"by": self.rigged, "conf": conf or {}, "allow": self.spec.allow}
         task = {
             "name": name,
             "node": f"{name}@sandbox",
@@ -417,7 +427,7 @@ class Sandbox:
             "target": self.app.target,
             "options": dict(launch.options),
             "start_within": self.spec.start_within,
-            "rig": rigging if self.rigged else None,
+            "rig": self._rigging(conf or {}) if self.rigged else None,
             **asked,
         }
         file = client.folder / f"{name}.json"
@@ -425,6 +435,10 @@ class Sandbox:
         argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
         env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
         client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
+
+    def _rigging(self, conf: Mapping[str, Any]) -> dict[str, Any]:
+        ports = list(self.ports.items())
+        return {"by": self.rigged, "conf": conf, "allow": self.spec.allow, "ports": ports}
 
     def _await_all(self, over: float) -> None:
         wanted = {(name, "ready") for name in self._worker_names()}

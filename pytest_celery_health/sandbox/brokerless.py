@@ -32,7 +32,11 @@ class Brokerless:
                 raise SandboxError(f"allow: {error}") from None
             self._stack = stack.pop_all()
         self.environ = clean_environ(
-            child_environ(app), broker_url="memory://", backend_url="", own=dict(app.env)
+            child_environ(app),
+            broker_url="memory://",
+            backend_url="",
+            own=dict(app.env),
+            private=self._log.parent,
         )
         scheme = "amqp" if spec.broker == "rabbitmq-server" else "redis"
         self.environ.update(dict.fromkeys(spec.redirect_env, f"{scheme}://{_NOWHERE}/0"))

@@ -18,26 +18,29 @@ PATIENCE = 2.0
 
 
 def serve(path: Path, obey: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Have `obey` answer who asks at `path`, from now on. It is called by one thread."""
+    """Have `obey` answer who asks at `path`, from now on, in a thread of each: one may take its time."""
     path.unlink(missing_ok=True)  # of a worker of this name that is gone
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(path))
     listening.listen(8)
 
+    def reply(client: socket.socket) -> None:
+        with suppress(OSError, ValueError), client, client.makefile("rw") as lines:
+            lines.write(json.dumps(obey(json.loads(lines.readline()))) + "\n")
+
     def answer() -> None:
         while True:
-            with suppress(OSError, ValueError):
+            with suppress(OSError):
                 client, _ = listening.accept()
-                with client, client.makefile("rw") as lines:
-                    lines.write(json.dumps(obey(json.loads(lines.readline()))) + "\n")
+                threading.Thread(target=reply, args=(client,), daemon=True).start()
 
     threading.Thread(target=answer, daemon=True).start()
 
 
-def ask(path: Path, **what: Any) -> dict[str, Any] | None:
-    """What is answered at `path`; None when nobody is there any more, or in time."""
+def ask(path: Path, patience: float = PATIENCE, **what: Any) -> dict[str, Any] | None:
+    """What is answered at `path`; None when nobody is there any more, or not within `patience` seconds."""
     with suppress(OSError, ValueError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        line.settimeout(PATIENCE)
+        line.settimeout(patience)
         line.connect(str(path))
         line.sendall(json.dumps(what).encode() + b"\n")
         with line.makefile() as lines:

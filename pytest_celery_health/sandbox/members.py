@@ -60,6 +60,8 @@ class Members:
         """Start those that are not there. Returns when all answer and consume."""
         sandbox = self._world.sandbox
         missing = [each for each in self.all.values() if not self.pids(each.name)]
+        if missing and not self.pids("broker"):
+            raise SandboxError("the broker has ended")
         for each in missing:
             processes.send([pid for pid in each.orphans if processes.alive(pid)], signal.SIGKILL)
             each.orphans.clear()
@@ -98,10 +100,12 @@ class Members:
         return seen
 
     def consume(self, name: str, *, add: Sequence[str] = (), cancel: Sequence[str] = ()) -> None:
-        """Have it consume other queues. Returns when it does."""
+        """Have it consume other queues. Returns when it does, or has ended."""
 
         def done() -> bool:
-            return bool(self.ask(name, do="consume", add=list(add), cancel=list(cancel)))
+            if self.ask(name, do="consume", add=list(add), cancel=list(cancel)):
+                return True
+            return not self.pids(name)
 
         self._world.wait(done, f"worker {name} did not change what it consumes")
 
@@ -148,14 +152,19 @@ class Members:
         finally:
             until.touch()
 
+        self._await_idle(name)
+        if solo:
+            self.consume(name, cancel=[_queue_of(name)])
+        until.unlink()
+
+    def _await_idle(self, name: str) -> None:
+        """Until it runs no task of ours, or has ended."""
+
         def idle() -> bool:
             seen = self.ask(name, do="look")
             return not self.pids(name) if seen is None else not seen["busy"]
 
         self._world.wait(idle, f"worker {name} is still busy")
-        if solo and self.pids(name):
-            self.consume(name, cancel=[_queue_of(name)])
-        until.unlink()
 
     def prove(self) -> None:
         """Until workers consume what they are to, and run a task, and beat lives.
@@ -187,6 +196,7 @@ class Members:
         until = self._world.sandbox.folder / f"until-{new_id()}"
         until.touch()
         self._run(name, 1, until)
+        self._await_idle(name)
         until.unlink()
 
     def _run(self, name: str, number: int, until: Path, *, keep: bool = False) -> None:

@@ -20,6 +20,8 @@ from pytest_celery_health.project.variables import redirecting
 
 _SEALED = Path(__file__).with_name("sealed")
 _DROPPED_SUFFIX = "_proxy"
+#: Names the folder in which the processes of a prometheus_client in multiprocess mode keep their metrics.
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
 
 
 @dataclass(frozen=True)
@@ -108,11 +110,13 @@ def clean_environ(
     backend_url: str,
     redirect_env: Iterable[str] = (),
     own: Mapping[str, str] | None = None,
+    private: Path | None = None,
 ) -> dict[str, str]:
     """`base` with nothing in it that leads out of the sandbox as far as names can tell.
 
     `own` are the contract's variables, which stay but must not win over the sandbox's. `redirect_env` are
-    further variables that shall hold the broker's URL.
+    further variables that shall hold the broker's URL. Where metrics are kept in files, these go below the
+    folder `private`, not among the project's own.
     """
     environ = {
         key: value
@@ -125,6 +129,11 @@ def clean_environ(
             environ.pop(name, None)
         else:
             environ[name] = value
+    for name in (MULTIPROC_DIR, MULTIPROC_DIR.lower()):
+        if private is not None and name in environ:
+            metrics = private / "metrics"
+            metrics.mkdir(exist_ok=True)
+            environ[name] = str(metrics)
     environ["CELERY_HEALTH_SANDBOX"] = "1"
     environ["C_FORCE_ROOT"] = "1"  # a root container must run the app's workers whatever they accept
     return environ

@@ -16,6 +16,7 @@ import celery
 from celery import signals
 
 from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+from pytest_celery_health.sandbox.drills.ports import listen_elsewhere
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -32,6 +33,8 @@ def main(path: str) -> None:
     if asked["pool"]:
         options += ["-P", asked["pool"]]
         celery.maybe_patch_concurrency(["celery", *options])
+    if asked["rig"]:
+        listen_elsewhere(dict(asked["rig"]["ports"]))
     app = task.load("worker", *options)
     own = _connect(app, task)
     if asked["rig"]:

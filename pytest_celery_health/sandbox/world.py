@@ -88,7 +88,8 @@ class World:
     """What a fault is held in. Nothing is started before it is needed; close() ends everything.
 
     spec: of the sandbox. app: what its workers and beat load; without it there are none, and faults that need
-    them are refused.
+    them are refused. whole_within: seconds in which it must be seen to be whole after a fault, else it is
+    replaced.
 
         with World(spec, app) as world:
             world.start(WORKERS)                   # else the first fault that needs them does
@@ -101,8 +102,11 @@ class World:
     Not for several threads at once, except Held.end().
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec | None = None) -> None:
+    def __init__(
+        self, spec: SandboxSpec, app: AppSpec | None = None, *, whole_within: float = WHOLE_WITHIN
+    ) -> None:
         self.app = app
+        self.whole_within = whole_within
         #: What a reader should know: why a world was replaced.
         self.notes: list[str] = []
         #: Entered whenever `url` is another for a while, for who has pointed an app at it.
@@ -354,8 +358,9 @@ class World:
         launch = replace(self.sandbox.launch, url=url.replace(_place(url), self.proxy(side).endpoint))
         self.wait(lambda: broker.answers(launch), f"the {side} does not answer")
 
-    def wait(self, holds: Callable[[], object], what: str, within: float = WHOLE_WITHIN) -> None:
+    def wait(self, holds: Callable[[], object], what: str, within: float | None = None) -> None:
         """Until something holds. Raises SandboxError, which begins with `what`, when it is late."""
+        within = self.whole_within if within is None else within
         over = monotonic() + within
         while not holds():
             if monotonic() > over:
@@ -375,7 +380,7 @@ class World:
     def second_broker(self) -> str:
         """The URL of another broker, with workers if this one has; both are kept until close()."""
         if self._second is None:
-            self._second = World(self.spec, self.app)
+            self._second = World(self.spec, self.app, whole_within=self.whole_within)
         if self.members.started:
             self._second.start(WORKERS)
         return self._second.url

@@ -45,6 +45,7 @@ def test_without_freezegun_the_remedy_is_named(project: Project) -> None:
     assert "Traceback" not in result.stdout.str()
 
 
+@pytest.mark.slow
 def test_who_does_not_ask_pays_nothing(project: Project) -> None:
     project.run(
         "import sys\n"

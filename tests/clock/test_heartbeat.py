@@ -60,6 +60,7 @@ def test_the_guides_check_wraps_after_a_day(beside_redis: Project) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page_are_green(beside_redis: Project) -> None:
     beside_redis.copy(SHOP)
     page = (REPO / "docs" / "clock.md").read_text()
@@ -134,6 +135,7 @@ def test_a_cache_in_this_process_expires_by_frozen_time(celery_clock):
 """
 
 
+@pytest.mark.slow
 def test_the_guides_own_words_in_django(project: Project) -> None:
     pytest.importorskip("django")
     result = project.run(GUIDES_OWN)

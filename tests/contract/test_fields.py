@@ -24,37 +24,43 @@ BY_TYPE: dict[Any, list[Any]] = {
     tuple[str, ...]: [["a"], ["a", 'b "c"']],
 }
 WORDS = {
+    "level": ["INFO"],
     "call": ["shop.orders:place_order"],
     "heartbeat": ["redis:KEY", "file:/run/beat", "redbeat", "ping", "call:shop.health:seen"],
     "naive_is": ["UTC"],
     "tasks": ["all"],
     "then": ["shop.outbox:relay"],
     "pool": ["prefork", "threads"],
+    "scrape": ["worker", "http://localhost:9808/metrics", "call:shop.web:metrics", "push:gateway:9091"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
 }
-LISTS = {
+LISTS: dict[Any, list[Any]] = {
     "allow": [["shop.signals:alert"]],
+    ("logs", "allow"): [["celery.redirected", "rotation:tasks"]],
     "ends": [["raises"], []],
+    "priorities": [[0], [0, 3, 6, 9]],
     "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
     "when": [["broker_hangs"], ["broker_refuses", "broker_blocks"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
-TABLES = {
+TABLES: dict[Any, list[Any]] = {
+    "counts": [{"tasks_failed_total": ["raises", "worker_lost"], "tasks_total": ["success"]}],
     "must_reach": [{"hooks.slack.com": ["raises", "worker_lost"], "log:shop": ["expired"]}],
 }
 #: What a row cannot do without, by check.
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "alerts": {"must_reach": {"log": ["raises"]}},
+    "metrics": {"scrape": "worker", "gauge": "celery_queue_length"},
     "publisher": {"call": "shop.orders:place_order"},
 }
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 
 
-def values(cls: type[Check], name: str) -> Iterator[Any]:
+def values(use: str, cls: type[Check], name: str) -> Iterator[Any]:
     """TOML values for a field, some for every type that its annotation allows."""
     for known in (LISTS, TABLES):
         if name in known:
-            yield from known[name]
+            yield from known.get((use, name), known[name])
             return
     hint = field_types(cls)[name]
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
@@ -69,7 +75,7 @@ CASES = [
     pytest.param(use, field.name, value, id=f"{use}-{field.name}-{value}")
     for use, cls in CHECKS.items()
     for field in fields(cls)
-    for value in values(cls, field.name)
+    for value in values(use, cls, field.name)
 ]
 
 
@@ -109,6 +115,8 @@ def frozen(value: Any) -> Any:
     ],
 )
 def test_no_other_field_takes_a_table(contract: From, use: str, name: str) -> None:
+    others = {key: one for key, one in NEEDED.get(use, {}).items() if key != name}
+    needed = "".join(f", {key} = {toml(one)}" for key, one in others.items())
     needed = "".join(f", {key} = {toml(one)}" for key, one in NEEDED.get(use, {}).items() if key != name)
     with pytest.raises(ContractError) as caught:
         contract(

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import errno
+import re
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
+import pytest
 
+from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.world import World
 
 #: Seconds in which nothing comes where nothing is to come.
@@ -81,6 +85,11 @@ def workers(world: World, name: str = "w1") -> list[psutil.Process]:
         if main and f"{folder}/{name}.json" in command and process.status() != psutil.STATUS_ZOMBIE:
             return [process, *process.children(recursive=True)]
     return []
+
+
+def refused(text: str) -> Any:
+    """As pytest.raises, of a FaultError with this in its message."""
+    return pytest.raises(FaultError, match=re.escape(text))
 
 
 def stopped(processes: list[psutil.Process]) -> bool:

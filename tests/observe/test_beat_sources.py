@@ -14,12 +14,12 @@ import celery
 import pytest
 from redis import Redis
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health import AskBeat, BeatFresh, Unseen, judge
 from pytest_celery_health.observe import beat
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxSpec
-from tests.conftest import IMPOSSIBLE
 from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
 from tests.support.timing import in_time

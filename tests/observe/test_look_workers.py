@@ -10,10 +10,10 @@ import pytest
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.facts import AskBeat, AskQueues, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
-from tests.conftest import IMPOSSIBLE
 from tests.observe.fleet import Server, StartWorker, wait_until
 from tests.support.timing import in_time
 

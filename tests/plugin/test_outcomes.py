@@ -130,3 +130,9 @@ def test_an_undeclared_target_names_the_declared(project: Project) -> None:
     result = project.run("--celery-health-target=prod")
     assert result.ret == 4
     result.stderr.fnmatch_lines(["*declares no [[]tool.celery-health.target.prod] (declared: sandbox)*"])
+
+
+def test_an_undeclared_target_is_told_the_nearest(project: Project) -> None:
+    result = project.run("--celery-health-target=sandbx")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["*target.sandbx]; did you mean sandbox? (declared: sandbox)*"])

@@ -100,12 +100,22 @@ def test_a_project_is_green(project: Path, health: Health) -> None:
     assert " unknown" not in result.stdout
 
 
-def test_the_shops_twin_is_red_for_its_handlers_alone(health: Health) -> None:
+def test_the_shops_twin_is_red_for_its_handlers_and_its_logging_alone(health: Health) -> None:
     result = health(PROJECTS / "guide", "-k", "not alerts and not pages")
     assert result.returncode == 1, result.stdout
     assert " unknown" not in result.stdout
     red = [line.partition(" - ")[0] for line in result.stdout.splitlines() if line.startswith("FAILED ")]
-    assert red == ["FAILED pyproject.toml::handlers-survive[sandbox]"]
+    assert red == [f"FAILED pyproject.toml::{row}[sandbox]" for row in ("handlers-survive", "logs")]
+    for words in (
+        "celery (RotatingFileHandler, /dev/null) is taken away when a worker sets up logging, from celery and"
+        " celery.task, and gets no record; wanted its records",
+        "could not write a record from outside of tasks either: ValueError: Formatting field not found in"
+        " record: 'task_name'; wanted a line for every record",
+        "would be rotated by every process of the pool; wanted one process that rotates it",
+        "celery.app.trace reaches no handler: celery does not propagate, and no handler is there;",
+        "structlog of shop.tasks reaches no handler in a task: celery does not propagate, and no handler is",
+    ):
+        assert words in result.stdout
 
 
 def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
@@ -113,7 +123,7 @@ def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml", "-k", looks)
     assert result.returncode == 0, result.stdout
     assert "celery-health: sandbox (" in result.stdout
-    assert "6 checks: 6 healthy · 1 look," in result.stdout
+    assert "7 checks: 7 healthy · 1 look," in result.stdout
 
 
 @pytest.mark.slow

@@ -90,3 +90,18 @@ def test_collectors_that_go_and_look_are_left_alone(app: Celery, celery_signals:
     finally:
         REGISTRY.unregister(asks)
         REGISTRY.unregister(broken)
+
+
+def test_a_number_that_is_none_does_not_change(app: Celery, celery_signals: CelerySignals) -> None:
+    depth = Gauge("shop_depth", "Depth")
+
+    @app.task
+    def measure(value):
+        depth.set(value)
+
+    try:
+        assert len(celery_signals.run(measure.s(float("nan"))).metrics) == 1
+        assert celery_signals.run(measure.s(float("nan"))).metrics == ()
+        assert len(celery_signals.run(measure.s(1)).metrics) == 1
+    finally:
+        REGISTRY.unregister(depth)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from celery import Celery
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec, brokers
 from pytest_celery_health.sandbox.brokers import redis_server
-from tests.conftest import IMPOSSIBLE
 from tests.sandbox.remains import Remains, wait_until
 
 pytestmark = pytest.mark.slow

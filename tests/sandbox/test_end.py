@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
 from pytest_celery_health.sandbox.client import Client
-from tests.conftest import IMPOSSIBLE
 from tests.sandbox.remains import OWNER, Owner, Remains, wait_until
 
 pytestmark = pytest.mark.slow

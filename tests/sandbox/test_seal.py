@@ -498,3 +498,16 @@ def test_a_clean_environment_leads_nowhere_but_the_sandbox() -> None:
         "CELERY_HEALTH_SANDBOX": "1",
         "C_FORCE_ROOT": "1",
     }
+
+
+def test_metrics_are_kept_in_files_of_the_sandbox(tmp_path: Path) -> None:
+    def folder(base: dict[str, str], own: dict[str, str]) -> dict[str, str]:
+        clean = clean_environ(base, broker_url="redis://b", backend_url="", own=own, private=tmp_path)
+        return {name: value for name, value in clean.items() if name.lower() == "prometheus_multiproc_dir"}
+
+    kept = str(tmp_path / "metrics")
+    assert folder({"PROMETHEUS_MULTIPROC_DIR": "/run/shop"}, {}) == {"PROMETHEUS_MULTIPROC_DIR": kept}
+    assert Path(kept).is_dir()
+    assert folder({"prometheus_multiproc_dir": "/run/shop"}, {}) == {"prometheus_multiproc_dir": kept}
+    assert folder({}, {"PROMETHEUS_MULTIPROC_DIR": "/run/shop"}) == {"PROMETHEUS_MULTIPROC_DIR": kept}
+    assert folder({}, {}) == {}

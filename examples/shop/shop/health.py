@@ -111,6 +111,8 @@ def find_long_running_tasks(threshold_seconds=300):
 def inspect_queues():
     """Each queue's ready messages, over all priorities. Looking creates no queue."""
     with _connection() as connection:
+        # Bounded, while channel() alone would try a broker that hangs again and again.
+        assert connection.default_channel
         return {name: _look_at(connection, name) for name in QUEUES}
 
 
@@ -130,5 +132,12 @@ def _look_at(connection, name):
 def update_queue_metrics():
     if QUEUE_LENGTH is None:
         return
-    for name, seen in inspect_queues().items():
+    try:
+        queues = inspect_queues()
+    except Exception:
+        # What was true when the broker was last seen would go on looking fresh.
+        for name in QUEUES:
+            QUEUE_LENGTH.labels(queue=name).set(math.nan)
+        raise
+    for name, seen in queues.items():
         QUEUE_LENGTH.labels(queue=name).set(seen.get("length", math.nan))

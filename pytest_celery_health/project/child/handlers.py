@@ -81,7 +81,7 @@ class Connect:
         self.kind = _kind(receiver)
         self.needs, self.by_position = _parameters(receiver)
         file, line = _defined(receiver)
-        self.own = _is_own(file) or _is_own(where.rpartition(":")[0])
+        self.own = is_own(file) or is_own(where.rpartition(":")[0])
         # Two imports of one file make two functions of one code. Closures and methods carry more than code.
         plain = inspect.isfunction(receiver) and not receiver.__closure__ and "<locals>" not in self.name
         self.identity = _identity(receiver)
@@ -335,7 +335,8 @@ def _is_plumbing(file: str) -> bool:
     return file.startswith((_OURS, "<")) or (file.startswith(_STDLIB) and "-packages" not in file)
 
 
-def _is_own(file: str) -> bool:
+def is_own(file: str) -> bool:
+    """Whether it is the project's own code, neither an installed package's nor ours."""
     return bool(file) and not _is_plumbing(file) and not file.startswith(_CELERY) and "-packages" not in file
 
 

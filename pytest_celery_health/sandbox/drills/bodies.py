@@ -6,26 +6,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
+from pytest_celery_health.record import log_tries
+
 #: Seconds after which a body that waits to be ended goes on all the same.
 _BOUND = 60.0
 _TICK = 0.01
+#: Seconds that Celery tries to connect to a broker that is gone.
+_PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a body is told: the task, what the drill says to it, and the message's arguments."""
+    """What a body is told: the task, what the drill says to it, the message's arguments. `own`: its code."""
 
     task: Any
     said: Mapping[str, Any]
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
+    own: Callable[..., Any]
 
 
 class DrillError(Exception):
@@ -121,6 +126,43 @@ def runs_on(call: Call) -> str:
     """Runs until the file `said["file"]` is there, and for `said["seconds"]` more."""
     _wait_for(Path(call.said["file"]))
     time.sleep(call.said["seconds"])
+    return "drilled"
+
+
+def runs_its_own_code(call: Call) -> None:
+    """Runs the task's own code once the file `said["file"]` is there; `said["done"]` tells how it ended."""
+    _wait_for(Path(call.said["file"]))
+    # Celery would try again for six seconds, for each connection.
+    call.task.app.conf.broker_connection_timeout = _PATIENCE
+    ended = ""
+    try:
+        call.own(*call.args, **call.kwargs)
+    except Exception as error:  # noqa: BLE001 - it is the user's code
+        ended = f"raised {type(error).__name__}: {error}"
+    done = Path(call.said["done"])
+    part = done.with_suffix(".part")
+    part.write_text(ended, encoding="utf-8")
+    part.rename(done)
+
+
+def logs(call: Call) -> str:
+    """Writes log records; with `said["raises"]` it fails afterwards."""
+    said, task = call.said, call.task
+    log_tries.write(task.app, said["loggers"], said["turn"], levels=said["levels"])
+    log_tries.bind(task.app, task.request.id)
+    if said["raises"]:
+        raise DrillError("the drill's task failed")
+    return "drilled"
+
+
+def tells_of_logging(call: Call) -> str:
+    """Says how logging is set up here, once `said["others"]` processes are about to do so, or some time."""
+    here = Path(f"{call.said['file']}.{os.getpid()}")
+    here.touch()
+    over = time.monotonic() + call.said["seconds"]
+    while time.monotonic() < over and len(list(here.parent.glob(f"{here.stem}.*"))) < call.said["others"]:
+        time.sleep(_TICK)
+    log_tries.tell()
     return "drilled"
 
 

@@ -91,7 +91,7 @@ def _outputs(found: Drill) -> Iterator[Output]:
         if isinstance(entry, Request) and entry.method:
             heard.setdefault(("request", entry.host), []).append(_why_lost(entry))
         elif isinstance(entry, LogRecord) and _is_heard(entry.level):
-            heard.setdefault(("log", entry.logger), []).append("")
+            heard.setdefault(("log", entry.logger), []).append(entry.nobody)
         elif isinstance(entry, MetricChange):
             heard.setdefault(("metric", entry.name), []).append("")
     for (kind, name), lost in heard.items():

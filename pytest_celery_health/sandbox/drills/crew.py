@@ -120,9 +120,9 @@ class Worker:
         self.ask(do="look")
         return False
 
-    def ask(self, **what: Any) -> dict[str, Any] | None:
-        """What its main process says; None when there is none any more."""
-        return door.ask(rig_files.door(self.folder, self.name), **what)
+    def ask(self, *, patience: float = door.PATIENCE, **what: Any) -> dict[str, Any] | None:
+        """What its main process says within so many seconds; None when there is none any more."""
+        return door.ask(rig_files.door(self.folder, self.name), patience, **what)
 
 
 def queue_of(name: str) -> str:
@@ -133,11 +133,22 @@ class Drills:
     """Drills of one app. Its broker starts with the first; close() ends everything.
 
     spec: of the contract; how many workers there are and what they consume is not taken from it.
+    concurrency: processes or threads of a worker. ports: on which its servers listen, by those that they
+    think of.
     """
 
-    def __init__(self, spec: SandboxSpec, app: AppSpec) -> None:
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        app: AppSpec,
+        *,
+        concurrency: int = 1,
+        ports: Mapping[int, int] | None = None,
+    ) -> None:
         self._spec = spec
         self._app = app
+        self._concurrency = concurrency
+        self._ports = dict(ports or {})
         self._sandbox: Sandbox | None = None
         self._workers: dict[str, Worker] = {}
         self._number = 0
@@ -147,9 +158,23 @@ class Drills:
         """The pool of a drill that names none."""
         return self._spec.pool or POOLS[0]
 
-    def another(self) -> Drills:
-        """A second crew of the same app, with a broker of its own: for another thread."""
-        return Drills(self._spec, self._app)
+    def another(
+        self,
+        *,
+        concurrency: int = 1,
+        ports: Mapping[int, int] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Drills:
+        """A second crew of the same app, with a broker of its own: for another thread, or with more `env`."""
+        app = replace(self._app, env={**self._app.env, **(env or {})})
+        return Drills(self._spec, app, concurrency=concurrency, ports=ports)
+
+    def worker(self, pool: str = "", task: str = "") -> tuple[Sandbox, Worker]:
+        """The worker of this pool, that `task` can be sent to, and its sandbox. Raises as a drill does."""
+        end, pool = ENDS["success"], pool or self.pool
+        _refuse(end, pool)
+        worker = self._take(end, pool, task)
+        return self._running(), worker
 
     def close(self) -> None:
         """End all workers and the broker."""
@@ -281,8 +306,15 @@ class Drills:
         if sandbox is None:
             self._number = 1
             worker = Worker("w1", pool, Path())
-            spec = replace(self._spec, workers=1, beat=(), queues=(worker.queue,), pool=pool, concurrency=1)
-            sandbox = Sandbox(spec, self._app, rigged=_RIG)
+            spec = replace(
+                self._spec,
+                workers=1,
+                beat=(),
+                queues=(worker.queue,),
+                pool=pool,
+                concurrency=self._concurrency,
+            )
+            sandbox = Sandbox(spec, self._app, rigged=_RIG, ports=self._ports)
             sandbox.start()
             self._sandbox = sandbox
             self._found(sandbox, worker)
@@ -296,7 +328,9 @@ class Drills:
             self._dismiss(kept)
         self._number += 1
         worker = Worker(f"w{self._number}", pool, sandbox.folder)
-        sandbox.add_worker(worker.name, pool=pool, concurrency=1, queues=(worker.queue,), conf=end.conf)
+        sandbox.add_worker(
+            worker.name, pool=pool, concurrency=self._concurrency, queues=(worker.queue,), conf=end.conf
+        )
         self._found(sandbox, worker, keep=not end.fresh)
         if not end.starts:
             worker.news()

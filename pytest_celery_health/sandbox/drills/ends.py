@@ -21,7 +21,8 @@ POOLS = ("prefork", "solo", "threads")
 DRILL_TASK = "celery_health.drill"
 #: Header of a drill's message: which body is run, and what it is told.
 HEADER = "celery_health_drill"
-_BODIES = "pytest_celery_health.sandbox.drills.bodies"
+#: Where bodies are, as `End.body` names them.
+BODIES = "pytest_celery_health.sandbox.drills.bodies"
 #: Seconds of a time limit.
 _SOON = 0.2
 #: How often a poison pill is let kill.
@@ -58,7 +59,7 @@ class End:
     name: str
     what: str
     signals: Mapping[str, str]
-    body: str = f"{_BODIES}:succeeds"
+    body: str = f"{BODIES}:succeeds"
     said: Mapping[str, Any] = field(default_factory=dict)
     play: Callable[[Stage], None] = _send
     until: tuple[str, ...] = ("task_postrun",)
@@ -138,7 +139,7 @@ def _everywhere(text: str, version: str = "") -> dict[str, str]:
 
 
 def _body(name: str) -> str:
-    return f"{_BODIES}:{name}"
+    return f"{BODIES}:{name}"
 
 
 _ROWS = (

@@ -16,7 +16,8 @@ from celery import current_app
 from celery.worker import state
 from kombu import Exchange, Queue
 
-from pytest_celery_health.record import answers, signals
+from pytest_celery_health.record import answers, log_tries, logs, signals
+from pytest_celery_health.record.log_setup import Loaded
 from pytest_celery_health.record.recorder import JsonLines, Recorder
 from pytest_celery_health.record.recording import Entry, HandlerCall, SignalCall
 from pytest_celery_health.sandbox.child import Task
@@ -45,10 +46,11 @@ def rig(app: Celery, task: Task, own: Iterable[Callable[..., None]]) -> None:
             registered.run = _scripted(registered, registered.run)
     for receiver in own:
         signals.not_told_of(receiver)
+    loaded = Loaded()
     _record(task)
     loop = Loop()
     signals.not_told_of(loop.ready)
-    serve(door(task.folder, task.name), lambda ask: _obey(ask, loop))
+    serve(door(task.folder, task.name), lambda ask: _obey(ask, loop, loaded))
     task.tell("rigged", serializer=app.conf.task_serializer)
 
 
@@ -63,7 +65,7 @@ def _scripted(task: Any, original: Callable[..., Any]) -> Callable[..., Any]:
         if said is None:
             return original(*args, **kwargs)
         module, _, name = said["body"].partition(":")
-        return getattr(importlib.import_module(module), name)(Call(task, said, args, kwargs))
+        return getattr(importlib.import_module(module), name)(Call(task, said, args, kwargs, original))
 
     return run
 
@@ -100,15 +102,28 @@ def _record(task: Task) -> None:
 
     _for_good.enter_context(answers.answering(script))
     _for_good.enter_context(signals.announced())
+    _for_good.enter_context(logs.handlers_watched())
     _for_good.enter_context(_Sink(records(task.folder, task.name)).recorder)
 
 
-def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
+def _obey(ask: dict[str, Any], loop: Loop, loaded: Loaded) -> dict[str, Any]:
+    if ask["do"] == "log":  # outside of tasks, as the main process does
+        log_tries.write(current_app, ask["loggers"], 0, in_task=False)
+        log_tries.tell(gone=loaded.gone())
+        return {}
+    if ask["do"] == "grow":
+        loop.calls(functools.partial(_grow, ask["by"], loop))
+        return {"grown": loop.turns()}
     if ask["do"] == "set":  # options of a task, for as long as a drill needs them
         task = current_app.tasks[ask["task"]]
         before = {name: getattr(task, name) for name in ask["options"]}
         loop.calls(functools.partial(_set, task, ask["options"], loop))
         return before
+    if ask["do"] in _REQUESTS:
+        try:
+            return _REQUESTS[ask["do"]](ask)
+        except Exception as error:  # noqa: BLE001 - it may be the user's code
+            return {"error": f"{type(error).__name__}: {error}"}
     idle = loop.turns()
     while True:
         try:
@@ -119,6 +134,33 @@ def _obey(ask: dict[str, Any], loop: Loop) -> dict[str, Any]:
             }
         except RuntimeError:  # it changed while it was listed
             continue
+
+
+def _scrape(_: dict[str, Any]) -> dict[str, Any]:
+    from prometheus_client import REGISTRY, generate_latest
+
+    return {"text": generate_latest(REGISTRY).decode()}
+
+
+def _declare(ask: dict[str, Any]) -> dict[str, Any]:
+    with current_app.connection_for_write() as connection:
+        for name in ask["queues"]:
+            current_app.amqp.queues[name](connection.default_channel).declare()
+    return {}
+
+
+_REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "scrape": _scrape,
+    "declare": _declare,
+    "environ": lambda ask: {"value": os.environ.get(ask["name"])},
+}
+
+
+def _grow(by: int, loop: Loop) -> None:
+    """As the remote control command pool_grow does."""
+    change = loop.consumer.pool.grow if by > 0 else loop.consumer.pool.shrink
+    change(abs(by))
+    loop.consumer._update_prefetch_count(by)
 
 
 def _set(task: Any, options: dict[str, Any], loop: Loop) -> None:

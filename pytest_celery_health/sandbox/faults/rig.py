@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -77,14 +78,20 @@ def _look(loop: Loop) -> dict[str, Any] | None:
 
 
 def _consume(loop: Loop, add: list[str], cancel: list[str]) -> bool:
+    """Whether it consumes other queues now: not while it comes back to its broker."""
+    changed = False
+
     def change() -> None:
-        for queue in cancel:
-            loop.consumer.cancel_task_queue(queue)
-        for queue in add:
-            loop.consumer.add_task_queue(queue)
+        nonlocal changed
+        with suppress(Exception):  # of a connection that is lost: the loop will see that for itself
+            for queue in cancel:
+                loop.consumer.cancel_task_queue(queue)
+            for queue in add:
+                loop.consumer.add_task_queue(queue)
+            changed = True
 
     ready = loop.consumer is not None and loop.consumer.task_consumer is not None
-    return ready and loop.calls(change)
+    return ready and loop.calls(change) and changed
 
 
 def _turn(loop: Loop) -> bool:

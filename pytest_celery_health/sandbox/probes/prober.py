@@ -1,0 +1,314 @@
+"""Calls probes in worlds: all of them in one world at a time, each call in a process of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from pytest_celery_health.facts import Answer, AskProbe, Probed, Setting, Unseen
+from pytest_celery_health.masking import mask
+from pytest_celery_health.project.child.load import LoadError
+from pytest_celery_health.project.info import ProjectError
+from pytest_celery_health.project.probe import Loaded, Session, run_command
+from pytest_celery_health.sandbox import SandboxError
+from pytest_celery_health.sandbox.client import KeeperGoneError
+from pytest_celery_health.sandbox.faults import FaultError
+from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
+from pytest_celery_health.sandbox.probes.states import DESERTED, HEARTBEATS, Scene, fault, phase
+from pytest_celery_health.sandbox.probes.traces import Trace, new_since, traces_of
+from pytest_celery_health.sandbox.proxy import ProxyError
+from pytest_celery_health.sandbox.world import World
+
+HEALTHY = ""
+_FILLED = "queue_filled"
+_LOAD = 30.0
+#: How often a world is made anew that was not what it should be when the probes had been called.
+_TRIES = 3
+#: Seconds after which a call in the healthy world is not made again to see what it leaves.
+_SLOW = 3.0
+_TROUBLE = (
+    FaultError,
+    KeeperGoneError,
+    LoadError,
+    ModuleNotFoundError,
+    OSError,
+    ProjectError,
+    ProxyError,
+    RuntimeError,
+    SandboxError,
+)
+
+#: A world by its name, and what of a setting makes a difference to it.
+_Scene = tuple[str, Setting]
+
+
+class Prober:
+    """Has probes called in `world`, by a thread of its own once `start` was called."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._asks: list[AskProbe] = []
+        self._found: dict[AskProbe, dict[str, Answer]] = {}
+        self._trouble: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._primed: dict[tuple[AskProbe, str], Session] = {}
+        self._over = threading.Event()
+        self._told = threading.Event()
+
+    def add(self, ask: AskProbe) -> Callable[[], Probed | Unseen]:
+        """Have this called, too, and return what waits for its answers."""
+        if ask not in self._asks:
+            self._asks.append(ask)
+        return lambda: self._result(ask)
+
+    def start(self) -> None:
+        """Begin. Nothing is added any more."""
+        if self._thread is None and self._asks:
+            self._found = {ask: {} for ask in self._asks}
+            self._thread = threading.Thread(target=self._run, name="celery-health probes", daemon=True)
+            self._thread.start()
+
+    def close(self) -> None:
+        """Wait until the world that probes are in is over, and begin no other."""
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _result(self, ask: AskProbe) -> Probed | Unseen:
+        self.start()
+        self._told.wait()
+        if isinstance(self._trouble, _TROUBLE):
+            return Unseen(mask(str(self._trouble)))
+        if self._trouble is not None:
+            raise self._trouble
+        return Probed(ask.probe, tuple(self._found[ask].values()), ask.setting)
+
+    # In its own thread.
+
+    def _run(self) -> None:
+        try:
+            self._run_all()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
+            self._trouble = error
+        finally:
+            self._told.set()
+
+    def _run_all(self) -> None:
+        with ExitStack() as stack:
+            world = self._world
+            environ = world.environ
+            self._url = environ["CELERY_BROKER_URL"]
+            loaded = stack.enter_context(_closing(self._load(environ)))
+            self._scene = Scene(world, loaded)
+            scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
+            deserted = [pair for pair in scenes if phase(pair[0]) == 0]
+            if not deserted:  # while the app is loaded there
+                self._start()
+            self._traces = traces_of(world, loaded.told()["queues"])
+            stack.callback(self._traces.close)
+            if deserted:
+                with world.hold("no_workers") if world.members.started else nullcontext():
+                    self._play_all(deserted)
+            self._play_all([pair for pair in scenes if phase(pair[0]) > 0], last=scenes[-1])
+
+    def _start(self) -> None:
+        self._world.start(WORKERS, *([BEAT] if self._world.spec.beat else []))
+
+    def _scenes(self) -> list[_Scene]:
+        """The worlds, each once for the settings that make a difference to it."""
+        found = {(HEALTHY, Setting()): None}
+        for ask in self._asks:
+            found |= {(world, _relevant(world, ask.setting)): None for world in ask.worlds}
+            if ask.probe.gauge:
+                found[_FILLED, _relevant(_FILLED, ask.setting)] = None
+        return list(found)
+
+    def _play_all(self, scenes: list[_Scene], last: _Scene | None = None) -> None:
+        for name, setting in scenes:
+            if self._over.is_set():
+                return
+            asks = [
+                ask
+                for ask in self._asks
+                if name == HEALTHY or (name in ask.worlds and _relevant(name, ask.setting) == setting)
+            ]
+            try:
+                for answers in self._played(name, setting, asks):
+                    self._keep(asks, answers)
+                    if (name, setting) == last:
+                        self._told.set()  # what takes time to be put back is nobody's concern
+            except _TROUBLE as error:
+                why = mask(str(error)).partition("\n")[0]
+                self._keep(asks, [Answer(name, unseen=why)] * len(asks))
+
+    def _keep(self, asks: list[AskProbe], answers: list[Answer]) -> None:
+        for ask, answer in zip(asks, answers, strict=True):
+            queue, depth = self._scene.queue(ask.setting), ask.setting.depth
+            self._found[ask].setdefault(answer.world, replace(answer, queue=queue, depth=depth))
+
+    def _played(self, name: str, setting: Setting, asks: list[AskProbe]) -> Iterator[list[Answer]]:
+        """The answers, while their world still is."""
+        for _ in range(_TRIES):
+            with self._made(name, setting) as still:
+                if name == _FILLED:
+                    self._prime(setting)
+                before = self._traces.seen(name)
+                answers = self._call_all(name, asks)
+                if still is None or still():
+                    yield self._with_left(name, asks, answers, before)
+                    return
+        raise SandboxError(f"{name} did not last until the probes were called")
+
+    @contextmanager
+    def _made(self, name: str, setting: Setting) -> Iterator[Callable[[], bool] | None]:
+        """The world of this name."""
+        world = self._world
+        state = DESERTED.get(name) or HEARTBEATS.get(name)
+        if state is not None:
+            with state(self._scene, setting) as still:
+                yield still
+            return
+        self._start()
+        if name == HEALTHY:
+            self._await_heartbeats()
+            yield None
+            return
+        found = fault(name)
+        if HOST in found.needs:
+            raise FaultError(f"{name} is a fault of this process, and a probe is called in another")
+        with world.hold(found):
+            yield None
+
+    def _await_heartbeats(self) -> None:
+        """Where a probe looks for a heartbeat, a healthy world has one."""
+        if not self._world.spec.beat:
+            return
+        for setting in {ask.setting for ask in self._asks if ask.setting.heartbeat}:
+            try:
+                heartbeat = self._scene.heartbeat(setting)
+            except FaultError:  # told where it matters
+                continue
+            self._world.wait(heartbeat.is_there, f"beat and a worker wrote no {setting.heartbeat}")
+
+    def _prime(self, setting: Setting) -> None:
+        """Have gauges be set, while the queue is full, in the processes in which they are read later."""
+        for ask in self._asks:
+            if not ask.probe.gauge or _relevant(_FILLED, ask.setting) != setting:
+                continue
+            for name in ask.worlds:
+                if name != _FILLED:
+                    session = self._primed[ask, name] = self._scene.loaded.session(ask.probe)
+                    session.call(name, within=ask.within, queue=self._scene.queue(setting))
+
+    # Calls.
+
+    def _call_all(self, name: str, asks: list[AskProbe], *, once: bool = False) -> list[Answer]:
+        environ = self._world.environ
+        own: AbstractContextManager[Loaded | None] = nullcontext(None)
+        if environ["CELERY_BROKER_URL"] != self._url:
+            own = _closing(self._load(environ))
+        with own as other, ThreadPoolExecutor(max_workers=8) as pool:
+            return list(pool.map(lambda ask: self._call(name, ask, other or self._scene.loaded, once), asks))
+
+    def _call(self, name: str, ask: AskProbe, loaded: Loaded, once: bool) -> Answer:
+        probe = ask.probe
+        try:
+            if probe.command:
+                app = self._world.app
+                assert app is not None
+                seal, environ = self._world.seal, self._world.environ
+                return run_command(app, probe.command, name, within=ask.within, sealed=seal, environ=environ)
+            session = self._primed.pop((ask, name), None) or loaded.session(probe)
+            with session:
+                answer, seen = session.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
+                if name == HEALTHY and not once:
+                    answer = self._again(answer, seen, session, ask)
+                return answer
+        except _TROUBLE as error:
+            return Answer(name, unseen=mask(str(error)).partition("\n")[0])
+
+    def _again(self, answer: Answer, seen: dict[str, Any], session: Session, ask: AskProbe) -> Answer:
+        """Call it again in the same process: what grows with each call is never given back, and only now is
+        nothing imported any more."""
+        if answer.verdict not in ("healthy", "unhealthy") or answer.took > min(_SLOW, ask.within):
+            return answer
+        counts = [seen]
+        for _ in range(2):
+            later, seen = session.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
+            if not seen:
+                return later
+            counts.append(seen)
+            answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
+            if not any(_grows(counts, what) for what in ("threads", "sockets")):
+                return answer
+        left = [f"a {word} with each call" for what, word in _KINDS.items() if _grows(counts, what)]
+        return replace(answer, left=tuple(left))
+
+    def _with_left(
+        self, name: str, asks: list[AskProbe], answers: list[Answer], before: frozenset[Trace]
+    ) -> list[Answer]:
+        """`answers` with what the calls left in the broker."""
+        if name in ("broker_restarts_empty", "broker_fails_over"):
+            return answers
+        new = new_since(before, self._traces, name)
+        if not new:
+            return answers
+        self._traces.remove(new)
+        # What a killed process would have taken away itself is not counted.
+        ended = [ask for ask, answer in zip(asks, answers, strict=True) if answer.verdict != "hung"]
+        left = {asks[0]: new} if len(asks) == len(ended) == 1 else self._leavers(name, ended, before)
+        return [
+            replace(answer, left=(*answer.left, *map(str, left.get(ask, ()))))
+            for ask, answer in zip(asks, answers, strict=True)
+        ]
+
+    def _leavers(
+        self, name: str, asks: list[AskProbe], before: frozenset[Trace]
+    ) -> dict[AskProbe, list[Trace]]:
+        """What each of these leaves, found by calling them again, half of them at a time."""
+        if not asks:
+            return {}
+        self._call_all(name, asks, once=True)
+        new = new_since(before, self._traces, name)
+        self._traces.remove(new)
+        if not new or len(asks) == 1:
+            return {asks[0]: new} if new else {}
+        half = len(asks) // 2
+        return self._leavers(name, asks[:half], before) | self._leavers(name, asks[half:], before)
+
+    def _load(self, environ: Any) -> Loaded:
+        assert self._world.app is not None
+        return Loaded(self._world.app, timeout=_LOAD, sealed=self._world.seal, environ=environ)
+
+
+_KINDS = {"threads": "thread", "sockets": "connection"}
+
+
+def _grows(counts: list[dict[str, Any]], what: str) -> bool:
+    """Whether each call leaves more."""
+    numbers = [len(each[what]) if what == "threads" else each[what] for each in counts]
+    return all(later > earlier for earlier, later in pairwise(numbers))
+
+
+@contextmanager
+def _closing(loaded: Loaded) -> Iterator[Loaded]:
+    try:
+        yield loaded
+    finally:
+        loaded.close()
+
+
+def _relevant(name: str, setting: Setting) -> Setting:
+    """What of the setting makes a difference to this world."""
+    if name.startswith("queue_"):
+        return Setting(queue=setting.queue, depth=setting.depth)
+    if name.startswith("task_"):
+        return Setting(stuck_after=setting.stuck_after)
+    if name in HEARTBEATS:
+        return Setting(heartbeat=setting.heartbeat, url=setting.url, fresh_for=setting.fresh_for)
+    return Setting()

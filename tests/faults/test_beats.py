@@ -1,0 +1,92 @@
+"""Faults of a real beat, seen by the kernel and by what its entries do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
+from pytest_celery_health.sandbox.world import World
+from tests.faults.conftest import MakeWorld
+from tests.faults.witness import stopped, wait_until, workers
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def world(world_of: MakeWorld) -> World:
+    """A world whose beat sends a heartbeat every 0.2 seconds."""
+    world = world_of(beat=("heartbeat",))
+    world.start(WORKERS, BEAT)
+    return world
+
+
+@pytest.fixture
+def heartbeats(scratch: Path) -> Path:
+    return scratch / "heartbeat"
+
+
+def comes(heartbeats: Path) -> bool:
+    seen = heartbeats.stat().st_size
+    wait_until(lambda: heartbeats.stat().st_size > seen + 1)
+    return True
+
+
+def stands(heartbeats: Path) -> bool:
+    """Once what was under way has come, there is no more."""
+    wait_until(lambda: not _grows(heartbeats, 0.3))
+    return not _grows(heartbeats, 0.7)
+
+
+def _grows(file: Path, seconds: float) -> bool:
+    before = file.stat().st_size
+    time.sleep(seconds)
+    return file.stat().st_size > before
+
+
+def test_beat_stopped(world: World, heartbeats: Path) -> None:
+    assert comes(heartbeats)
+    (before,) = workers(world, "beat")
+    with world.hold("beat_stopped"):
+        assert not before.is_running()
+        assert workers(world, "beat") == []
+        assert stands(heartbeats)
+    assert comes(heartbeats)
+    assert world.notes == []
+
+
+def test_beat_stalled(world: World, heartbeats: Path) -> None:
+    assert comes(heartbeats)
+    before = workers(world, "beat")
+    with world.hold("beat_stalled"):
+        assert stopped(before)
+        assert stands(heartbeats)
+    assert comes(heartbeats)
+    assert workers(world, "beat") == before
+
+
+def test_beat_twice(world: World, heartbeats: Path) -> None:
+    assert comes(heartbeats)
+    with world.hold("beat_twice"):
+        (first,), (second,) = workers(world, "beat"), workers(world, "beat2")
+        assert first.pid != second.pid
+        first.suspend()
+        try:
+            wait_until(lambda: stopped([first]))
+            assert comes(heartbeats)  # from the second
+        finally:
+            first.resume()
+    assert not second.is_running()
+    assert comes(heartbeats)
+
+
+def test_workers_and_beat_may_fail_together(world: World, heartbeats: Path) -> None:
+    with world.hold("beat_stalled"), world.hold("not_consuming"), world.hold("broker_slow"):
+        assert stands(heartbeats)
+    assert comes(heartbeats)
+    with world.hold("broker_restarts_empty"):
+        pass
+    assert comes(heartbeats)
+    assert world.notes == []

@@ -1,0 +1,109 @@
+"""The ready-made sets of worlds: what is right in all of them, and what is caught in which."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_celery_health import ProbeTells, Verdict
+from tests.probes.conftest import Lab, bad
+
+SOURCE = Path(__file__).with_name("checks_in_states.py")
+HEARTBEAT = "redis:beat-seen"
+
+
+def calls(name: str, worlds: str, **fields: Any) -> ProbeTells:
+    beat = {"heartbeat": HEARTBEAT} if worlds == "beat_check" else {}
+    return ProbeTells(**{"call": f"shop:{name}", "worlds": worlds, "answers_within": 20, **beat, **fields})
+
+
+RIGHT = {
+    "lengths": calls("lengths", "queue_check"),
+    "depth": calls("below_a_thousand", "queue_check"),
+    "one queue": calls("lengths", "queue_check", queue="mail", depth=7),
+    "gauge": calls("sets_gauge", "gauge", gauge="queue_ready"),
+    "beat": calls("beat", "beat_check"),
+    "stuck": calls("stuck", "stuck_task_check", call_with={"seconds": 300}),
+    "sooner": calls("stuck", "stuck_task_check", call_with={"seconds": 60}, stuck_after="1min"),
+}
+WRONG = {
+    "one priority": (
+        calls("one_priority_only", "queue_check"),
+        ["one_priority_only shows 251 for orders while messages of all priorities wait in the queue"],
+    ),
+    "creates": (
+        calls("creates_queues", "queue_check"),
+        [
+            "creates_queues leaves the queue mail in a healthy world",
+            "creates_queues leaves the queue mail in queue_filled",
+            "creates_queues leaves the queue mail in queue_drained",
+            "creates_queues leaves the queue mail in new_broker",
+            "creates_queues leaves the queue orders in new_broker",
+        ],
+    ),
+    "gauge": (
+        calls("leaves_gauge", "gauge", gauge="queue_stale"),
+        [
+            "queue_stale still shows 1,001 while the broker refuses connections",
+            "queue_stale still shows 1,001 while the broker takes connections and never answers",
+            "queue_stale shows 1,001 for orders while the messages that waited are gone",
+        ],
+    ),
+    "beat": (
+        calls("beat_by_seconds", "beat_check"),
+        [
+            "beat_by_seconds says healthy while the heartbeat is exactly a day old",
+            "beat_by_seconds says unhealthy while the heartbeat is a second in the future",
+        ],
+    ),
+    "silent": (
+        calls("stuck_or_silent", "stuck_task_check", call_with={"seconds": 300}),
+        [
+            "stuck_or_silent found nothing while the broker refuses connections",
+            "stuck_or_silent found nothing while the broker takes connections and never answers",
+            "stuck_or_silent found nothing while there is no worker",
+        ],
+    ),
+    "late": (
+        calls("stuck", "stuck_task_check", call_with={"seconds": 600}),
+        ["stuck found nothing while a task has run for too long"],
+    ),
+    "early": (
+        calls("stuck", "stuck_task_check", call_with={"seconds": 60}),
+        ["stuck says unhealthy while a task has run for a while, and is not stuck yet"],
+    ),
+    "no heartbeat": (
+        calls("beat", "", unhealthy_when=("heartbeat_old",)),
+        ["cannot tell: heartbeat_old: no `beat` row says where the heartbeat is"],
+    ),
+    "elsewhere": (
+        calls("beat", "", unhealthy_when=("heartbeat_old",), heartbeat="redbeat"),
+        ["cannot tell: heartbeat_old: the heartbeat redbeat cannot be made older; redis: and file: can"],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def verdicts(lab: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Verdict]:
+    root = tmp_path_factory.mktemp("states")
+    shutil.copy(SOURCE, root / "shop.py")
+    made = lab("shop:app", root, workers=1, concurrency=1, beat=("heartbeat",), redirect_env=("BROKER",))
+    wrong = {f"wrong {name}": check for name, (check, _) in WRONG.items()}
+    return made.verdicts({**RIGHT, **wrong})
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_green_in_every_world(verdicts: dict[str, Verdict], name: str) -> None:
+    assert bad(verdicts[name]) == []
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_red_where_it_is_wrong(verdicts: dict[str, Verdict], name: str) -> None:
+    found = bad(verdicts[f"wrong {name}"])
+    missing = [said for said in WRONG[name][1] if not any(line.startswith(said) for line in found)]
+    assert not missing, found
+    assert len(found) == len(WRONG[name][1]), found
