@@ -10,11 +10,10 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from celery import Celery
-from celery.local import Proxy
 from celery.signals import setup_logging
 
 from pytest_celery_health.facts import LogHandler
@@ -94,23 +93,24 @@ def binds_context(app: Celery) -> bool:
     known = [_code(each) for signal in signals.SIGNALS.values() for each in signals.receivers_of(signal)]
     functions = [task.run for task in own_tasks(app)]
     for module in _own_modules():
-        functions += [each for each in vars(module).values() if inspect.isfunction(each)]
-        for cls in [each for each in vars(module).values() if inspect.isclass(each)]:
-            functions += [each for each in vars(cls).values() if inspect.isfunction(each)]
+        values = list(vars(module).values())
+        for cls in [each for each in values if _is_a(each, type)]:
+            values += vars(cls).values()
+        functions += [each for each in values if _is_a(each, FunctionType)]
     codes = [code for each in functions if (code := _code(each)) is not None and code not in known]
     return any("bind_contextvars" in code.co_names for code in _with_inner(codes))
 
 
 def _own_modules() -> Iterator[ModuleType]:
     for module in list(sys.modules.values()):
-        if isinstance(module, ModuleType) and is_own(getattr(module, "__file__", None) or ""):
+        if _is_a(module, ModuleType) and is_own(getattr(module, "__file__", None) or ""):
             yield module
 
 
 def _loggers_of(module: ModuleType) -> Iterator[str]:
     for value in list(vars(module).values()):
-        logger = value.logger if isinstance(value, logging.LoggerAdapter) else value
-        if type(logger) is not Proxy and isinstance(logger, logging.Logger) and logger is not logging.root:
+        logger = value.logger if _is_a(value, logging.LoggerAdapter) else value
+        if _is_a(logger, logging.Logger) and logger is not logging.root:
             yield logger.name
 
 
@@ -148,8 +148,12 @@ def _way(logger: logging.Logger) -> object:
     return logger.getEffectiveLevel(), logger.disabled, tuple(filters), tuple(handlers)
 
 
+def _is_a(value: Any, cls: type) -> bool:
+    """As isinstance, which would wake up a lazy proxy of Celery, Django or Flask."""
+    return issubclass(type(value), cls)
+
+
 def _is_bound(value: Any) -> bool:
-    # Not hasattr: a lazy proxy of Celery or Django would wake up.
     return type(value).__module__.split(".")[0] == "structlog" and "bind" in dir(type(value))
 
 

@@ -75,7 +75,9 @@ def _told(original: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
             try:
                 original(logger, record)
             finally:
-                TAP.emit(replace(note, deliveries=tuple(made), lost=log_handlers.why_nobody_is_asked(logger)))
+                taken = any(delivery.taken for delivery in made)  # perhaps by what an SDK has put in between
+                lost = "" if taken else log_handlers.why_nobody_is_asked(logger)
+                TAP.emit(replace(note, deliveries=tuple(made), lost=lost))
 
     return call_handlers
 

@@ -152,6 +152,36 @@ def test_a_handler_that_makes_no_text_brings_its_fields(says: Says) -> None:
     assert says(code, fields=("task_id",)).healthy
 
 
+def test_an_sdk_that_stands_between_loggers_and_handlers(says: Says) -> None:
+    found = says(
+        """
+        class Sdk(logging.Handler):
+            def emit(self, record): ...
+        sdk, ask = Sdk(), logging.Logger.callHandlers
+        def ask_and_tell(self, record):
+            ask(self, record)
+            sdk.handle(record)
+        logging.Logger.callHandlers = ask_and_tell
+        by_receiver(root=())
+        """,
+        must_reach={"Sdk": ("tiny", "celery.app.trace")},
+    )
+    assert found.healthy, found
+
+
+def test_what_sleeps_in_a_module_is_not_woken_up(says: Says) -> None:
+    found = says(
+        """
+        class Lazy:
+            @property
+            def __class__(self):
+                raise RuntimeError("outside of a request")
+        lazy = Lazy()
+        """
+    )
+    assert found.healthy, found
+
+
 # What is wrong.
 
 

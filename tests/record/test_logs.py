@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from celery import Celery, signals
 
+from pytest_celery_health import Delivery
+from pytest_celery_health.record import logs
 from pytest_celery_health.record.in_process import CelerySignals
-from pytest_celery_health.record.recorder import Recorder
+from pytest_celery_health.record.recorder import JsonLines, Recorder, read
 
 
 @pytest.fixture
@@ -159,3 +163,38 @@ def test_what_is_missing_is_told_with_what_was_seen(app: Celery, celery_signals:
         "saw 1 log record; wanted an ERROR log record of shop containing 'ended' with order_id='o2'\n"
         "  WARNING shop: task ended"
     )
+
+
+def test_who_took_a_record_is_known_where_handlers_are_watched(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    logger = logging.getLogger("shop.watched")
+    logger.propagate = False
+    handler = logging.StreamHandler(io.StringIO())
+    handler.setFormatter(logging.Formatter("%(task_name)s %(message)s", defaults={"task_name": "none"}))
+    handler.name = "console"
+    logger.addHandler(handler)
+    try:
+        with logs.handlers_watched(), Recorder(JsonLines(path)):
+            logger.error("one")
+            handler.setLevel(logging.CRITICAL)
+            logger.error("two")
+            logger.removeHandler(handler)
+            logger.error("three")
+            logger.addFilter(lambda record: False)
+            logger.error("four")
+        with Recorder() as unwatched:
+            logging.getLogger("shop").error("five")
+    finally:
+        logger.filters.clear()
+        logger.propagate = True
+    one, two, three, four = read(path).logs
+    assert one.deliveries == (Delivery("console", "StringIO", "ERROR", "none one"),)
+    assert [record.nobody for record in (one, two, three, four)] == [
+        "",
+        "console (StringIO): it takes CRITICAL and above",
+        "shop.watched does not propagate, and no handler is there",
+        "a filter of the logger refuses it",
+    ]
+    (five,) = unwatched.recording.logs
+    assert (five.deliveries, five.nobody) == (None, "")
+    assert logging.Handler.handle.__module__ == "logging"

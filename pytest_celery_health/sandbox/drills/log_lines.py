@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from pytest_celery_health.facts import AskLogs, Delivery, LogHandler, LogLine, Logs
+from pytest_celery_health.masking import mask
 from pytest_celery_health.record.log_tries import LEVELS, STRUCTLOG, tried
 from pytest_celery_health.record.recording import LogRecord, LogSetup, LogWritten, Recording
 from pytest_celery_health.sandbox import SandboxError
@@ -23,6 +24,8 @@ _BODIES = "pytest_celery_health.sandbox.drills.bodies"
 #: The processes of a pool that say how logging is set up, and the seconds that they wait for each other.
 _CHILDREN = 2
 _PATIENCE = 2.0
+#: Seconds for all of our records.
+_WITHIN = 20.0
 #: What is kept of the text of a record that is not one of ours.
 _SHORT = 300
 #: The turn that writes at every level, and those that see what the task before has left.
@@ -33,7 +36,7 @@ def logged(crew: Drills, ask: AskLogs) -> Logs:
     """What became of records in the app's worker. Raises SandboxError where that cannot be told."""
     end = End("logs", "The task writes log records.", {}, f"{_BODIES}:logs", play=partial(_play, ask.loggers))
     try:
-        found = crew(end, pool=ask.pool)
+        found = crew(end, pool=ask.pool, within=_WITHIN)
     except DrillError as error:
         raise SandboxError(str(error).partition("\n")[0]) from None
     ends: dict[str, Recording] = {}
@@ -63,7 +66,7 @@ def _ask_children(stage: Stage) -> None:
     """Have children of the pool say at once how logging is set up: at one time they cannot be one process."""
     said = {"others": _CHILDREN, "seconds": _PATIENCE}
     body = f"{_BODIES}:tells_of_logging"
-    grown = (stage.worker.ask(do="grow", by=_CHILDREN - 1) or {}).get("grown")
+    grown = _grow(stage, _CHILDREN - 1)
     try:
         ids = [new_id() for _ in range(_CHILDREN)]
         for each in ids:
@@ -72,7 +75,12 @@ def _ask_children(stage: Stage) -> None:
             stage.wait(partial(stage.sent, "task_postrun", id=each), "what a child says of its logging")
     finally:
         if grown:
-            stage.worker.ask(do="grow", by=1 - _CHILDREN)
+            with suppress(OverError):
+                stage.wait(lambda: _grow(stage, 1 - _CHILDREN), "fewer processes", up_to=_PATIENCE)
+
+
+def _grow(stage: Stage, by: int) -> bool:
+    return bool((stage.worker.ask(do="grow", by=by) or {}).get("grown"))
 
 
 def _send(stage: Stage, **more: Any) -> None:
@@ -104,7 +112,7 @@ def _ours(found: Recording, known: dict[str, Any]) -> Iterator[LogLine]:
     for (name, level, turn), records in entries.items():
         about = known.get(name, {})
         made = [each for record in records for each in record.deliveries or ()]
-        made += later.get((name, level, turn), [])
+        made = [_masked(each) for each in [*made, *later.get((name, level, turn), [])]]
         lost = [record.lost for record in records]
         line = LogLine(
             name,
@@ -138,10 +146,17 @@ def _theirs(found: dict[str, Recording], known: dict[str, Any]) -> Iterator[LogL
                     process=entry.process,
                     task=entry.task,
                     task_id=entry.task_id,
-                    deliveries=tuple(replace(each, text=each.text[:_SHORT]) for each in entry.deliveries),
+                    deliveries=tuple(
+                        _masked(replace(each, text=each.text[:_SHORT])) for each in entry.deliveries
+                    ),
                     fields=entry.fields,
                     lost=entry.lost,
                 )
+
+
+def _masked(delivery: Delivery) -> Delivery:
+    error, target = mask(delivery.error), mask(delivery.target)
+    return replace(delivery, error=error, target=target, text=mask(delivery.text))
 
 
 def _holds(line: LogLine, text: str) -> bool:

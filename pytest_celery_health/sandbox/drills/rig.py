@@ -112,8 +112,10 @@ def _obey(ask: dict[str, Any], loop: Loop, loaded: Loaded) -> dict[str, Any]:
         log_tries.tell(gone=loaded.gone())
         return {}
     if ask["do"] == "grow":
-        loop.calls(functools.partial(_grow, ask["by"], loop))
-        return {"grown": loop.turns()}
+        done: list[int] = []
+        loop.calls(functools.partial(_grow, ask["by"], loop, done))
+        loop.turns()  # by which the pool starts or ends the process
+        return {"grown": bool(done)}
     if ask["do"] == "set":  # options of a task, for as long as a drill needs them
         task = current_app.tasks[ask["task"]]
         before = {name: getattr(task, name) for name in ask["options"]}
@@ -156,11 +158,13 @@ _REQUESTS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 }
 
 
-def _grow(by: int, loop: Loop) -> None:
-    """As the remote control command pool_grow does."""
+def _grow(by: int, loop: Loop, done: list[int]) -> None:
+    """As the remote control commands pool_grow and pool_shrink do."""
     change = loop.consumer.pool.grow if by > 0 else loop.consumer.pool.shrink
-    change(abs(by))
-    loop.consumer._update_prefetch_count(by)
+    with suppress(ValueError):  # that all processes are busy
+        change(abs(by))
+        loop.consumer._update_prefetch_count(by)
+        done.append(by)
 
 
 def _set(task: Any, options: dict[str, Any], loop: Loop) -> None:
