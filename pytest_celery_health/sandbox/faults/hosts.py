@@ -22,7 +22,7 @@ def _answering(host: str, answer: int | tuple[int, str] | str, latency: float = 
     if not host or "/" in host or ":" in host:
         raise FaultError(f"{host!r} is no host; write a name such as 'hooks.slack.com'")
     try:
-        answers.check({host: answer})
+        answers.check({host: answer if isinstance(answer, (str, int)) else answer[0]})
     except ValueError as error:
         raise FaultError(str(error)) from None
     if latency < 0:

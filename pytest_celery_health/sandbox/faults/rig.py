@@ -118,7 +118,7 @@ def _skew(_: Loop, seconds: float) -> bool:
         for name, value in list(vars(module).items()):
             if value is old:
                 setattr(module, name, new)
-            elif isinstance(value, FunctionType) and old in (value.__defaults__ or ()):
+            elif isinstance(value, FunctionType) and any(each is old for each in value.__defaults__ or ()):
                 value.__defaults__ = tuple(new if each is old else each for each in value.__defaults__ or ())
     return True
 
