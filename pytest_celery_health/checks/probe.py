@@ -23,6 +23,7 @@ FAULTS = {
     "broker_resets": "the broker resets every connection",
     "broker_closes": "the broker closes every connection",
     "broker_wrong_password": "the broker refuses the password",
+    "broker_blocks": "the broker accepts no messages",
     "broker_restarts_empty": "the broker has lost what it held",
     "broker_fails_over": "the first of two brokers refuses connections",
     "backend_refuses": "the result backend refuses connections",

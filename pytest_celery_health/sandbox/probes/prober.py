@@ -59,6 +59,7 @@ class Prober:
         self._primed: dict[tuple[AskProbe, str], Session] = {}
         self._over = threading.Event()
         self._told = threading.Event()
+        self._whole = threading.Event()
 
     def add(self, ask: AskProbe) -> Callable[[], Probed | Unseen]:
         """Have this called, too, and return what waits for its answers."""
@@ -73,11 +74,17 @@ class Prober:
             self._thread = threading.Thread(target=self._run, name="celery-health probes", daemon=True)
             self._thread.start()
 
-    def close(self) -> None:
-        """Wait until the world that probes are in is over, and begin no other."""
-        self._over.set()
+    def release(self) -> None:
+        """Have the world be whole again, for others, when all is told."""
+        self._whole.set()
         if self._thread is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """End it, and its world."""
+        self._over.set()
+        self._world.close()
+        self.release()
 
     def _result(self, ask: AskProbe) -> Probed | Unseen:
         self.start()
@@ -141,7 +148,8 @@ class Prober:
                 for answers in self._played(name, setting, asks):
                     self._keep(asks, answers)
                     if (name, setting) == last:
-                        self._told.set()  # what takes time to be put back is nobody's concern
+                        self._told.set()
+                        self._whole.wait()  # or nobody needs what takes so long to be put back
             except _TROUBLE as error:
                 why = mask(str(error)).partition("\n")[0]
                 self._keep(asks, [Answer(name, unseen=why)] * len(asks))
