@@ -45,6 +45,7 @@ class Way:
     latency: seconds by which every reply is late. bandwidth: bytes of replies a second.
     ends: "reset" (RST) or "close" (FIN) what connects, at once.
     garbles: bytes of requests that arrive as others, as many; what is connected is reset, to say them again.
+    cuts: each connection that there is gets a reset in place of the next reply; those to come are left alone.
     """
 
     refuses: bool = False
@@ -53,6 +54,7 @@ class Way:
     bandwidth: float | None = None
     ends: str = ""
     garbles: bytes = field(default=b"", repr=False)
+    cuts: bool = False
 
 
 PASSES = Way()
@@ -198,6 +200,7 @@ class Proxy:
         elif self._listener is None:
             self._listen()
         for link in list(self._links):
+            link.cut_next = way.cuts
             link.begin(way)
 
     def _count_requests(self, number: int) -> None:
@@ -297,6 +300,8 @@ class _Link:
         self._replies = _Flow()
         self._way = PASSES
         self._allowed: int | None = None
+        #: Whether it ends when its upstream replies.
+        self.cut_next = False
         self._watched: dict[socket.socket, int] = {}
         self._hung_up = False
         self._over = False
@@ -399,6 +404,8 @@ class _Link:
         flow.add(data[: len(data) - held], 0.0)
 
     def _late(self, flow: _Flow, data: bytes) -> None:
+        if self.cut_next and data:
+            raise ConnectionResetError
         if self._allowed is not None:
             self._allowed -= len(data)
         way = self._way

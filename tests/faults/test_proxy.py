@@ -166,6 +166,21 @@ def test_it_closes(proxy: Proxy) -> None:
             assert client.recv(1) == b""
 
 
+def test_it_cuts_what_there_is_off_before_the_next_reply_and_leaves_the_rest_alone(proxy: Proxy) -> None:
+    with connect(proxy) as old, connect(proxy) as idle:
+        assert say(old, b"one") == b"one"
+        assert say(idle, b"two") == b"two"
+        with proxy.going(Way(cuts=True)):
+            requests = proxy.requests
+            old.sendall(b"three")
+            with pytest.raises(ConnectionResetError):
+                old.recv(100)
+            assert proxy.requests == requests + 5  # the other side has it
+            with connect(proxy) as new:
+                assert say(new, b"four") == b"four"
+        assert say(idle, b"five") == b"five"
+
+
 def test_it_garbles_wherever_the_words_are_cut_in_two(proxy: Proxy) -> None:
     with connect(proxy) as before, proxy.going(Way(garbles=b"secret")):
         with pytest.raises(ConnectionResetError):

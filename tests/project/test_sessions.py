@@ -111,9 +111,9 @@ def test_what_ends_its_process(sessions: Sessions) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        ("shop:cuont", "shop:cuont failed: shop has no 'cuont'; did you mean 'count'?"),
-        ("shop:calls", "shop:calls failed: shop:calls is a list, which nobody can call"),
-        ("shop.no:place", "shop.no:place failed: ModuleNotFoundError: No module named 'shop.no'"),
+        ("shop:cuont", "loading shop:cuont failed: shop has no 'cuont'; did you mean 'count'?"),
+        ("shop:calls", "loading shop:calls failed: shop:calls is a list, which nobody can call"),
+        ("shop.no:place", "loading shop.no:place failed: ModuleNotFoundError: No module named 'shop.no'"),
     ],
 )
 def test_what_cannot_be_loaded(sessions: Sessions, function: str, message: str) -> None:

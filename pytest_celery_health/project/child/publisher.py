@@ -62,7 +62,7 @@ def _place(url: str) -> tuple[str, int]:
 
 
 def _function(job: dict[str, Any], name: str) -> Callable[[], Any]:
-    job["doing"] = name
+    job["doing"] = f"loading {name}"
     found = attribute(name)
     if not callable(found):
         raise LoadError(f"{name} is a {type(found).__name__}, which nobody can call")

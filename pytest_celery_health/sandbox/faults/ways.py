@@ -47,6 +47,10 @@ def _closes() -> Way:
     return Way(ends="close")
 
 
+def _cuts() -> Way:
+    return Way(cuts=True)
+
+
 _ROWS: tuple[tuple[str, str, _Make], ...] = (
     ("refuses", "refuses connections: nobody listens on its port, and those there were are reset.", _refuses),
     ("hangs", "accepts connections and never says a word; those there were stall.", _hangs),
@@ -62,6 +66,11 @@ _ROWS: tuple[tuple[str, str, _Make], ...] = (
     ),
     ("resets", "resets every connection as soon as it is made (RST), and those there were.", _resets),
     ("closes", "closes every connection as soon as it is made (FIN), and those there were.", _closes),
+    (
+        "cuts",
+        "does what it is asked next, but every connection there was is reset before it can say so.",
+        _cuts,
+    ),
 )
 
 
