@@ -112,6 +112,7 @@ class Prober:
             self._url = environ["CELERY_BROKER_URL"]
             loaded = stack.enter_context(_closing(self._load(environ)))
             self._scene = Scene(world, loaded)
+            stack.callback(self._drop_primed)
             scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
             deserted = [pair for pair in scenes if phase(pair[0]) == 0]
             if not deserted:  # while the app is loaded there
@@ -212,6 +213,10 @@ class Prober:
                 if name != _FILLED:
                     session = self._primed[ask, name] = self._scene.loaded.session(ask.probe)
                     session.call(name, within=ask.within, queue=self._scene.queue(setting))
+
+    def _drop_primed(self) -> None:
+        while self._primed:
+            self._primed.popitem()[1].close()
 
     # Calls.
 
