@@ -59,6 +59,7 @@ class Experiments:
         self._brokerless: Brokerless | None = None
         self._world: World | None = None
         self._prober: Prober | None = None
+        self._last_prober: Prober | None = None
         self._publishers: Publishers | None = None
         self._waits: dict[Ask, Waits] = {}
         self._found: dict[Ask, Fact | Unseen] = {}
@@ -109,9 +110,10 @@ class Experiments:
         """Who calls the probes of this look, all in one world."""
         if self._world is None:
             self._world = World(self._spec, self.app)
-            self._closers.insert(0, self._world.close)
         if self._prober is None:
-            self._prober = Prober(self._world)
+            if self._last_prober is not None:
+                self._last_prober.release()
+            self._prober = self._last_prober = Prober(self._world)
             self.closing(self._prober.close)
         return self._prober
 

@@ -201,6 +201,7 @@ class Asked(Generic[T]):
         timeout: float,
         sealed: Sealing | None,
         environ: Mapping[str, str] | None,
+        pass_fds: tuple[int, ...] = (),
     ) -> None:
         self._kind = kind
         self._subject = job.get("function") or spec.hook or spec.app
@@ -231,7 +232,7 @@ class Asked(Generic[T]):
                 stderr=self._output,
                 env=env,
                 cwd=spec.root,
-                pass_fds=(answer_fd,),
+                pass_fds=(answer_fd, *pass_fds),
                 start_new_session=True,
             )
         except BaseException as error:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +17,8 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pytest_celery_health.facts import Answer, Probe
 from pytest_celery_health.masking import mask, secrets_in
@@ -52,20 +50,19 @@ class Loaded:
         environ: Mapping[str, str],
     ) -> None:
         self._lock = threading.Lock()
-        self._numbers = count(1)
-        self.spec = spec
-        self._folder = Path(tempfile.mkdtemp(prefix="celery-health-"))
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._control: _Line | None = None
         self._told: dict[str, Any] = {}
-        try:
-            self._listener.bind(str(self._folder / "line"))
-            self._listener.listen(64)
-            job = {"socket": str(self._folder / "line")}
-            self._asked: Asked[None] = Asked(_Loading(), spec, job, timeout, sealed, environ)
-        except BaseException:
-            self._remove()
-            raise
+        ours, theirs = socket.socketpair()
+        self._control = _Line(ours)
+        with theirs:
+            self.spec = spec
+            job = {"control": theirs.fileno()}
+            try:
+                self._asked: Asked[None] = Asked(
+                    _Loading(), spec, job, timeout, sealed, environ, (theirs.fileno(),)
+                )
+            except BaseException:
+                self._control.close()
+                raise
 
     def told(self) -> dict[str, Any]:
         """What the app says of itself, once it has loaded. Raises ProjectError."""
@@ -73,15 +70,17 @@ class Loaded:
             return self._begun()
 
     def _begun(self) -> dict[str, Any]:
-        if self._control is None:
-            self._asked.wait_for(self._listener.fileno())
-            self._control = _Line(self._listener.accept()[0])
-            self._told = self._control.hear(_PATIENCE)
+        if not self._told:
+            self._asked.wait_for(self._control.line.fileno())
+            try:
+                self._told = self._control.hear(_PATIENCE)
+            except (OSError, EOFError):  # it has ended, and says why elsewhere
+                self._asked.result()
         return self._told
 
     def session(self, probe: Probe) -> Session:
         """A process in which the health check has not been called yet. Raises ProjectError."""
-        said = {
+        asked = {
             "call": probe.call,
             "given": json.loads(probe.given),
             "wsgi": probe.wsgi,
@@ -92,32 +91,26 @@ class Loaded:
         }
         with self._lock:
             self._begun()
-            assert self._control is not None
-            output = self._folder / f"{next(self._numbers)}.out"
+            ours, theirs = socket.socketpair()
+            output = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
+            session = Session(_Line(ours), output, self.spec.root.absolute())
             try:
-                self._control.say({"probe": said, "output": str(output)})
-                self._listener.settimeout(_PATIENCE)
-                line = _Line(self._listener.accept()[0])
-                heard = line.hear(_PATIENCE)
+                with theirs:
+                    self._control.say(asked, theirs.fileno(), output.fileno())
+                session.begin()
             except (OSError, EOFError) as error:
+                session.close()
                 raise ProjectError(f"{self.spec.app}: no process for a call: {error}") from error
-            if "error" in heard:
-                line.close()
-                raise ProjectError(
-                    f"{probe.call or probe.wsgi or probe.asgi} failed to load: {heard['error']}"
-                )
-            return Session(line, heard["pid"], output, self.spec.root.absolute())
+            except ProjectError as error:
+                session.close()
+                name = probe.call or probe.wsgi or probe.asgi
+                raise ProjectError(f"{name} failed to load: {error}") from None
+            return session
 
     def close(self) -> None:
         """End it, and every session. It may be called twice."""
         self._asked.close()
-        if self._control is not None:
-            self._control.close()
-        self._remove()
-
-    def _remove(self) -> None:
-        self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._control.close()
 
 
 class _Loading:
@@ -131,11 +124,18 @@ class _Loading:
 class Session:
     """A process in which the health check is called, as often as asked."""
 
-    def __init__(self, line: _Line, pid: int, output: Path, root: Path) -> None:
-        self._root = root
+    def __init__(self, line: _Line, output: IO[bytes], root: Path) -> None:
         self._line = line
-        self._pid = pid
         self._output = output
+        self._root = root
+        self._pid = 0
+
+    def begin(self) -> None:
+        """Wait until it is there. Raises ProjectError when the health check does not load."""
+        said = self._line.hear(_PATIENCE)
+        if "error" in said:
+            raise ProjectError(said["error"])
+        self._pid = said["pid"]
 
     def __enter__(self) -> Session:
         return self
@@ -154,11 +154,11 @@ class Session:
             self._line.say({"do": "call", "give_up": give_up, "queue": queue})
             said = self._line.hear(give_up + 1.0)
         except TimeoutError:
-            place = still_at(self._output.read_text(errors="replace")).removeprefix(f"{self._root}/")
+            place = still_at(self._written()).removeprefix(f"{self._root}/")
             self.close()
             return Answer(world, "hung", where=place, took=time.monotonic() - began), {}
         except (OSError, EOFError):
-            words = self._output.read_text(errors="replace").strip().splitlines()[-1:]
+            words = self._written().strip().splitlines()[-1:]
             return Answer(world, "crashed", said=mask("".join(words)), took=time.monotonic() - began), {}
         if "gauge" in said:
             said = _by_gauge(said)
@@ -188,8 +188,16 @@ class Session:
     def close(self) -> None:
         """End it. It may be called twice."""
         self._line.close()
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(self._pid, signal.SIGKILL)
+        self._output.close()
+        if self._pid:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._pid = 0
+
+    def _written(self) -> str:
+        """What it wrote."""
+        self._output.seek(0)
+        return self._output.read().decode(errors="replace")
 
 
 def _by_gauge(said: dict[str, Any]) -> dict[str, Any]:
@@ -207,20 +215,24 @@ class _Line:
     """Lines of JSON on a socket."""
 
     def __init__(self, line: socket.socket) -> None:
-        self._line = line
+        self.line = line
         self._heard = b""
 
-    def say(self, what: dict[str, Any]) -> None:
-        self._line.sendall(json.dumps(what).encode() + b"\n")
+    def say(self, what: dict[str, Any], *descriptors: int) -> None:
+        """Send it, with open files."""
+        data = json.dumps(what).encode() + b"\n"
+        if descriptors:
+            data = data[socket.send_fds(self.line, [data], list(descriptors)) :]
+        self.line.sendall(data)
 
     def hear(self, within: float) -> dict[str, Any]:
         """Raises TimeoutError, or EOFError when the other side has gone."""
         over = time.monotonic() + within
         while b"\n" not in self._heard:
             left = over - time.monotonic()
-            if left <= 0 or not select.select([self._line], [], [], left)[0]:
+            if left <= 0 or not select.select([self.line], [], [], left)[0]:
                 raise TimeoutError
-            part = self._line.recv(1 << 16)
+            part = self.line.recv(1 << 16)
             if not part:
                 raise EOFError("its process has ended")
             self._heard += part
@@ -229,7 +241,7 @@ class _Line:
         return said
 
     def close(self) -> None:
-        self._line.close()
+        self.line.close()
 
 
 def run_command(

@@ -119,6 +119,7 @@ class World:
         self._proxies: dict[str, Proxy] = {}
         self._address = ""
         self._held: list[Held] = []
+        self._closed = False
         #: Its workers and its beat, for faults.
         self.members = Members(self)
 
@@ -180,6 +181,8 @@ class World:
     def sandbox(self) -> Sandbox:
         """The sandbox, with its broker and the proxies; started if need be. Raises SandboxError."""
         if self._sandbox is None:
+            if self._closed:
+                raise SandboxError("this world is closed")
             app = self.app or AppSpec("", Path.cwd())
             spec = replace(self.spec, workers=0, beat=())
             sandbox = Sandbox(spec, app, rigged=_RIG, password=self._password)
@@ -225,8 +228,10 @@ class World:
             self._require("this world", needs)
 
     def close(self) -> None:
-        """End everything."""
+        """End everything. What is held is not put back, but goes with the world, which is over then."""
         with self._lock:
+            self._closed = True
+            self._end_sandbox()
             for held in reversed(self._held[:]):
                 with suppress(SandboxError):
                     held.end()
@@ -236,7 +241,6 @@ class World:
             proxies, self._proxies = self._proxies, {}
             for proxy in proxies.values():
                 proxy.close()
-            self._end_sandbox()
 
     def _end_sandbox(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
@@ -294,6 +298,8 @@ class World:
 
     def _replace(self, why: str) -> None:
         """Throw the world away, and start another in its place, behind the same proxies."""
+        if self._closed:
+            return
         self.notes.append(f"the world was replaced: {why}")
         with suppress(SandboxError, KeeperGoneError, TimeoutError):
             self._end_sandbox()

@@ -24,16 +24,20 @@ class Lab:
 
     def __init__(self, app: str, root: Path, **spec: Any) -> None:
         self.world = World(SandboxSpec(**spec), AppSpec(app, root))
+        self._prober: Prober | None = None
 
     def verdicts(self, checks: Mapping[str, ProbeTells]) -> dict[str, Verdict]:
         """Of each, by its name here."""
-        prober = Prober(self.world)
+        if self._prober is not None:
+            self._prober.release()
+        prober = self._prober = Prober(self.world)
         waits = {name: prober.add(ask) for name, check in checks.items() for ask in check.asks()}
         prober.start()
-        try:
-            return {name: judge(check, _seen(waits[name]())) for name, check in checks.items()}
-        finally:
-            prober.close()
+        return {name: judge(check, _seen(waits[name]())) for name, check in checks.items()}
+
+    def close(self) -> None:
+        if self._prober is not None:
+            self._prober.close()
 
 
 def _seen(found: Probed | Unseen) -> Snapshot:
@@ -51,7 +55,7 @@ def lab() -> Iterator[Callable[..., Lab]]:
 
     yield make
     for each in labs:
-        each.world.close()
+        each.close()
 
 
 def bad(verdict: Verdict) -> list[str]:

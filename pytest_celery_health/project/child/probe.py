@@ -1,7 +1,7 @@
 """The process that has loaded the app, and forks a process for whoever asks to call a health check of its.
 
 Each fork is a session: a process in which the check has not been called yet, as one that serves the project
-when it has begun. The parent asks through a Unix socket, a line of JSON each way.
+when it has begun. The parent asks through a socket of its own, a line of JSON each way.
 """
 
 from __future__ import annotations
@@ -47,26 +47,44 @@ def serve(job: dict[str, Any]) -> None:
     faulthandler.cancel_dump_traceback_later()
     described = describe(app, job["app"])
     callers: dict[str, Callable[[], Any]] = {}
-    with _connected(job["socket"]) as line:
-        _say(line, {key: described[key] for key in _TOLD})
-        with line.makefile("r") as asks:
-            for ask in map(json.loads, asks):
-                with suppress(ChildProcessError):
-                    while os.waitpid(-1, os.WNOHANG)[0]:
-                        pass
-                key = json.dumps(ask["probe"])
+    control = socket.socket(fileno=job["control"])
+    control.set_inheritable(False)
+    _say(control, {key: described[key] for key in _TOLD})
+    while True:
+        probe, descriptors = _asked(control)
+        if probe is None:
+            return
+        line, output = socket.socket(fileno=descriptors[0]), descriptors[1]
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        key = json.dumps(probe)
+        try:
+            if key not in callers:  # here, and not in each session: imports are no part of a call
+                callers[key] = _caller(probe)
+        except BaseException as error:  # noqa: BLE001 - the user's code, SystemExit too
+            _say(line, {"error": mask(_why(error))})
+        else:
+            if os.fork() == 0:
+                control.close()
                 try:
-                    if key not in callers:  # here, and not in each session: imports are no part of a call
-                        callers[key] = _caller(ask["probe"])
-                except BaseException as error:  # noqa: BLE001 - the user's code, SystemExit too
-                    with _connected(job["socket"]) as other:
-                        _say(other, {"error": mask(_why(error))})
-                    continue
-                if os.fork() == 0:
-                    try:
-                        _serve_session(app, callers[key], {**job, **ask["probe"]}, ask["output"])
-                    finally:
-                        os._exit(0)
+                    _serve_session(app, callers[key], {**job, **probe}, line, output)
+                finally:
+                    os._exit(0)
+        line.close()
+        os.close(output)
+
+
+def _asked(control: socket.socket) -> tuple[Any, list[int]]:
+    """The next line of JSON, and the open files that came with it; None at the end."""
+    data, descriptors = b"", []
+    while not data.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        if not part:
+            return None, []
+        data += part
+        descriptors += more
+    return json.loads(data), descriptors
 
 
 def _why(error: BaseException) -> str:
@@ -83,12 +101,6 @@ def _import_clients(app: Celery) -> None:
         app.connection_for_read().transport  # noqa: B018 - it imports
     with suppress(Exception):
         app.backend  # noqa: B018
-
-
-def _connected(path: str) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    line.connect(path)
-    return line
 
 
 def _say(line: socket.socket, what: dict[str, Any]) -> None:
@@ -134,24 +146,23 @@ def _checked(instance: Any) -> Any:
     raise TypeError(f"{type(instance).__name__} has neither run_check() nor check_status()")
 
 
-def _serve_session(app: Celery, call: Callable[[], Any], job: dict[str, Any], output: str) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    session = _Session(app, call, job, output)
-    with _connected(job["socket"]) as line:
-        _say(line, {"pid": os.getpid()})
-        with line.makefile("r") as asks:
-            for ask in asks:
-                _say(line, session.do(**json.loads(ask)))
+def _serve_session(
+    app: Celery, call: Callable[[], Any], job: dict[str, Any], line: socket.socket, output: int
+) -> None:
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    session = _Session(app, call, job)
+    _say(line, {"pid": os.getpid()})
+    with line.makefile("r") as asks:
+        for ask in asks:
+            _say(line, session.do(**json.loads(ask)))
 
 
 class _Session:
-    def __init__(self, app: Celery, call: Callable[[], Any], job: dict[str, Any], output: str) -> None:
+    def __init__(self, app: Celery, call: Callable[[], Any], job: dict[str, Any]) -> None:
         self.app = app
         self._call = call
         self._job = job
-        self._output = output
         urls = (os.environ.get("CELERY_BROKER_URL", ""), os.environ.get("CELERY_RESULT_BACKEND", ""))
         self._secrets = [each for each in secrets_in(*urls) if len(each) > 3]
         self._logged: list[str] = []
@@ -171,7 +182,7 @@ class _Session:
     def call(self, give_up: float, queue: str) -> dict[str, Any]:
         """What one call of the health check gave."""
         self._logged.clear()
-        written = os.path.getsize(self._output)
+        written = os.fstat(1).st_size
         faulthandler.dump_traceback_later(give_up, file=2)
         began, cpu = time.monotonic(), time.process_time()
         found, error = None, None
@@ -216,9 +227,7 @@ class _Session:
             texts["exception"] = "".join(traceback.format_exception_only(type(error), error))
         sys.stdout.flush()
         sys.stderr.flush()
-        with open(self._output, errors="replace") as file:
-            file.seek(written)
-            texts["output"] = file.read()
+        texts["output"] = os.pread(1, os.fstat(1).st_size - written, written).decode(errors="replace")
         for what, text in texts.items():
             if any(secret in text for secret in self._secrets):
                 yield what

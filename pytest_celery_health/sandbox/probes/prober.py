@@ -59,6 +59,7 @@ class Prober:
         self._primed: dict[tuple[AskProbe, str], Session] = {}
         self._over = threading.Event()
         self._told = threading.Event()
+        self._whole = threading.Event()
 
     def add(self, ask: AskProbe) -> Callable[[], Probed | Unseen]:
         """Have this called, too, and return what waits for its answers."""
@@ -73,11 +74,17 @@ class Prober:
             self._thread = threading.Thread(target=self._run, name="celery-health probes", daemon=True)
             self._thread.start()
 
-    def close(self) -> None:
-        """Wait until the world that probes are in is over, and begin no other."""
-        self._over.set()
+    def release(self) -> None:
+        """Have the world be whole again, for others, when all is told."""
+        self._whole.set()
         if self._thread is not None:
             self._thread.join()
+
+    def close(self) -> None:
+        """End it, and its world."""
+        self._over.set()
+        self._world.close()
+        self.release()
 
     def _result(self, ask: AskProbe) -> Probed | Unseen:
         self.start()
@@ -105,6 +112,7 @@ class Prober:
             self._url = environ["CELERY_BROKER_URL"]
             loaded = stack.enter_context(_closing(self._load(environ)))
             self._scene = Scene(world, loaded)
+            stack.callback(self._drop_primed)
             scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
             deserted = [pair for pair in scenes if phase(pair[0]) == 0]
             if not deserted:  # while the app is loaded there
@@ -141,7 +149,8 @@ class Prober:
                 for answers in self._played(name, setting, asks):
                     self._keep(asks, answers)
                     if (name, setting) == last:
-                        self._told.set()  # what takes time to be put back is nobody's concern
+                        self._told.set()
+                        self._whole.wait()  # or nobody needs what takes so long to be put back
             except _TROUBLE as error:
                 why = mask(str(error)).partition("\n")[0]
                 self._keep(asks, [Answer(name, unseen=why)] * len(asks))
@@ -204,6 +213,10 @@ class Prober:
                 if name != _FILLED:
                     session = self._primed[ask, name] = self._scene.loaded.session(ask.probe)
                     session.call(name, within=ask.within, queue=self._scene.queue(setting))
+
+    def _drop_primed(self) -> None:
+        while self._primed:
+            self._primed.popitem()[1].close()
 
     # Calls.
 
