@@ -17,7 +17,7 @@ class Workers(HealthCheck):
         try:
             with app.connection_for_read(connect_timeout=2, transport_options=options) as connection:
                 replies = app.control.inspect(timeout=1, connection=connection).active_queues()
-        except Exception as error:  # noqa: BLE001 - of whatever client the broker has
+        except Exception as error:
             raise ServiceUnavailable(f"no broker: {type(error).__name__}") from error
         consumed = {queue["name"] for queues in (replies or {}).values() for queue in queues}
         missing = {app.conf.task_default_queue} - consumed
