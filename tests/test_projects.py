@@ -45,6 +45,7 @@ PROJECTS = {
     HERE / "handlers_httphandler": {"shop.charge", "shop.pack"},
     HERE / "handlers_httpx": {"shop.charge", "shop.pack"},
     HERE / "handlers_sdk": {"shop.charge", "shop.pack"},
+    HERE / "health_styles": {"styles.app.work"},
     HERE / "logs_default": {"shop.pack"},
     HERE / "logs_django": {"orders.tasks.pack"},
     HERE / "logs_json": {"shop.pack"},

@@ -111,7 +111,8 @@ class ProbeTells(Check):
         bool, a mapping with `healthy` or `status`, a response, a list of what is wrong, figures of queues,
         or by raising, where it otherwise returns nothing or data.
     call_with: the arguments it is called with, by name.
-    wsgi, asgi: "package.module:name" of an application, whose `path` is asked for, with `headers`.
+    wsgi, asgi: "package.module:name" of an application, or "package.module:create()", whose `path` is asked
+        for, with `headers`.
     command: a command line; exit code 0 is healthy.
     answers_within: what a call may take in every world. It is killed some time later.
     unhealthy_when: the worlds in which it must say that it is unhealthy.
@@ -359,7 +360,7 @@ class ProbeTells(Check):
             if answer is not None:
                 wrong = any(finding.ok is False for finding in self._of(answer, healthy, usual))
                 wanted, verdict = self._cells(answer, healthy, usual)
-                took = "" if answer.unseen else spell(round(answer.took, 2))
+                took = "" if answer.unseen else _took(answer.took)
                 note = answer.unseen or _short(answer.said) or answer.where
                 yield world or "(healthy)", wanted, f"{verdict} !" if wrong else verdict, took, note
 
@@ -412,6 +413,10 @@ def _short(text: str) -> str:
 def _shown(answer: Answer) -> str:
     known = [f"{each:,.12g}" for each in answer.figures if each is not None]
     return listed(known, "or") if known else ""
+
+
+def _took(value: float) -> str:
+    return _milliseconds(value) if value < 0.1 else spell(round(value, 2))
 
 
 def _milliseconds(value: float) -> str:

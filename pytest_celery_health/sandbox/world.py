@@ -260,6 +260,7 @@ class World:
 
     def enter(self, fault: str | Fault, /, *args: Any, **named: Any) -> Held:
         """`hold`, for who ends it himself."""
+        __tracebackhide__ = True
         with self._lock:
             fault = known(fault)
             arguments = _bound(fault, args, named)
@@ -304,6 +305,7 @@ class World:
             self.members.start_beat()
 
     def _require(self, who: str, needs: Sequence[str]) -> None:
+        __tracebackhide__ = True
         if set(needs) <= {HOST}:
             return
         if not self.sandbox.launch.argv:
@@ -345,6 +347,7 @@ class World:
         return found
 
     def _refuse_beside(self, held: Held) -> None:
+        __tracebackhide__ = True
         for other in self._held:
             if other.subjects & held.subjects:
                 raise FaultError(f"{held} cannot be held beside {other}: end that first")

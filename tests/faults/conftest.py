@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from celery import Celery
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec, brokers
 from pytest_celery_health.sandbox.faults.here import CeleryFaults
 from pytest_celery_health.sandbox.world import World
-from tests.conftest import IMPOSSIBLE
 
 NOWHERE = "redis://production.example:6379"
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
-from tests.conftest import IMPOSSIBLE
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec, brokers
 from pytest_celery_health.sandbox.faults import FAULTS, FaultError
 from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
 from pytest_celery_health.sandbox.world import World
-from tests.faults.witness import direct, keys, wait_until
+from tests.faults.witness import direct, greeting, keys, wait_until
 from tests.sandbox.remains import Remains
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -46,11 +46,9 @@ def arguments(name: str, dice: random.Random) -> dict[str, Any]:
 
 def use(world: World, dice: random.Random) -> None:
     """What code under test may do, and leave undone: connections are abandoned in any state."""
-    url = dice.choice([world.url.rpartition(";")[2], world.result])
+    url = dice.choice([world.url, world.result]).rpartition(";")[2]
     if not url.startswith("redis"):
-        url = world.url.rpartition(";")[2]
-        with suppress(Exception):
-            Connection(url, connect_timeout=0.02).connect()
+        greeting(world.url.rpartition(";")[2], b"AMQP\x00\x00\x09\x01"[: dice.randrange(1, 9)], silence=0.02)
         return
     client = redis.Redis.from_url(url, socket_timeout=0.02, socket_connect_timeout=0.02, retry=None)
     with client, suppress(redis.RedisError):

@@ -28,13 +28,13 @@ def wait_until(holds: Callable[[], object], within: float = 15.0) -> None:
         time.sleep(0.01)
 
 
-def greeting(url: str, words: bytes = b"PING\r\nAMQP") -> str:
+def greeting(url: str, words: bytes, silence: float = SILENCE) -> str:
     """What a raw socket meets at a broker's address: "answers", "silence", "refused", "reset" or "closed"."""
     place = urlsplit(url)
     try:
         with socket.create_connection((place.hostname, place.port), timeout=5) as client:
             client.sendall(words)
-            client.settimeout(SILENCE)
+            client.settimeout(silence)
             return "answers" if client.recv(100) else "closed"
     except TimeoutError:
         return "silence"

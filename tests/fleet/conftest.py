@@ -13,11 +13,11 @@ import pytest
 from celery import Celery, _state
 from kombu import Connection
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.fleet import CeleryFleet
 from pytest_celery_health.sandbox.spec import SandboxSpec
-from tests.conftest import IMPOSSIBLE
 from tests.observe.fleet import RABBIT, accepts
 
 GUIDE = Path(__file__).parents[1] / "projects" / "guide" / "shop" / "health.py"

@@ -98,7 +98,9 @@ def _say(line: socket.socket, what: dict[str, Any]) -> None:
 def _caller(probe: dict[str, Any]) -> Callable[[], Any]:
     """What calls the health check, and returns or raises what it does."""
     if probe["wsgi"] or probe["asgi"]:
-        found = attribute(probe["wsgi"] or probe["asgi"])
+        path = probe["wsgi"] or probe["asgi"]
+        found = attribute(path.removesuffix("()"))
+        found = found() if path.endswith("()") else found  # a factory
         ask = web.ask_wsgi if probe["wsgi"] else web.ask_asgi
         return lambda: ask(found, probe["path_info"], probe["headers"])
     found, given = attribute(probe["call"]), probe["given"]

@@ -22,7 +22,8 @@ from pytest_celery_health.sandbox.drills import rig_files
 from pytest_celery_health.sandbox.drills.ends import ENDS, POOLS, End
 from pytest_celery_health.sandbox.drills.rig_files import ANSWERS, records
 from pytest_celery_health.sandbox.drills.shutdown import Shutdown
-from pytest_celery_health.sandbox.drills.stage import OverError, Stage, about, alive
+from pytest_celery_health.sandbox.drills.stage import OverError, Stage, about
+from pytest_celery_health.sandbox.processes import alive
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
 #: Seconds that a drill may take, and that a worker gets between its first signal and SIGKILL.

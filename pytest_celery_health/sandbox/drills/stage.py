@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from pytest_celery_health.sandbox import Sandbox
 from pytest_celery_health.sandbox.drills.ends import DRILL_TASK, HEADER, End
 from pytest_celery_health.sandbox.drills.shutdown import Shutdown
 from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
+from pytest_celery_health.sandbox.processes import alive
 
 if TYPE_CHECKING:
     from pytest_celery_health.sandbox.drills.crew import Worker
@@ -242,24 +242,6 @@ class Stage:
 def in_seconds(seconds: float) -> str:
     """A moment from now, as Celery writes it."""
     return (datetime.now(timezone.utc) + timedelta(seconds=seconds)).isoformat()
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return text.rpartition(")")[2].split()[0] == "Z"
 
 
 def about(call: SignalCall, task_id: str) -> bool:

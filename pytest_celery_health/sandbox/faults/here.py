@@ -6,16 +6,18 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
 from pytest_celery_health.durations import spell
+from pytest_celery_health.masking import mask
+from pytest_celery_health.record.plain import describe
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.faults import FAULTS, Fault, known
 from pytest_celery_health.sandbox.here import pointed
@@ -85,10 +87,9 @@ class CeleryFaults:
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *FAULTS]
 
-    @contextmanager
     def __call__(
         self, fault: str | Fault, /, *args: Any, within: float = WITHIN, **named: Any
-    ) -> Iterator[Held]:
+    ) -> AbstractContextManager[Held]:
         """Hold a fault, by its name or of your own, and put everything back.
 
         within: seconds that the body may take. Then the fault ends by itself, what the code under test has
@@ -97,19 +98,7 @@ class CeleryFaults:
 
         Raises FaultError when the fault is not possible, SandboxError when what it needs does not start.
         """
-        __tracebackhide__ = True
-        with self.world.hold(fault, *args, **named) as held:
-            watch = _Watch(held, within)
-            try:
-                yield held
-            except BaseException as error:
-                watch.end()
-                if watch.found is None or not isinstance(error, Exception):
-                    raise
-                raise OverdueError(watch.found) from error
-            watch.end()
-            if watch.found is not None:
-                raise OverdueError(watch.found)
+        return _Holding(partial(self.world.enter, fault, *args, **named), within)
 
     def _pointed(self, env: Iterable[str] = ()) -> AbstractContextManager[None]:
         world = self.world
@@ -120,35 +109,47 @@ class CeleryFaults:
         self.world.purge([*self.app.amqp.queues])
 
 
-class _Watch:
-    """Ends a fault whose body does not come back in time; `found` is then what is told of it."""
+class _Holding:
+    """A fault with a deadline, as a context manager."""
 
-    def __init__(self, held: Held, within: float) -> None:
-        self.found: str | None = None
-        self._held = held
+    def __init__(self, enter: Callable[[], Held], within: float) -> None:
+        self._enter = enter
         self._within = within
+
+    def __enter__(self) -> Held:
+        __tracebackhide__ = True
+        self._held = self._enter()
+        self._found = ""
         self._watched = threading.get_ident()
         self._back = threading.Event()
-        self._thread = threading.Thread(target=self._wait, name="celery-health deadline", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="celery-health deadline", daemon=True)
         self._thread.start()
+        return self._held
 
-    def end(self) -> None:
-        """The body has come back."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        __tracebackhide__ = True
         self._back.set()
         self._thread.join()
+        self._held.end()
+        if self._found and (error is None or isinstance(error, Exception)):
+            then = "it came back" if error is None else f"it raised {mask(describe(error))}"
+            # What it raises then is of our making.
+            raise OverdueError(f"{self._found}, upon which {then}") from None
 
-    def _wait(self) -> None:
+    def _watch(self) -> None:
         if self._back.wait(self._within):
             return
         frame = sys._current_frames().get(self._watched)
-        self.found = (
+        self._found = (
             f"the code under test did not come back within {spell(self._within)} of {self._held}:"
             f" {_where(frame)}; then the fault was ended, and its connections were reset"
         )
         try:
             self._held.end(cut=True)
         except SandboxError as error:
-            self.found += f"; {error}"
+            self._found += f" ({error})"
 
 
 def _where(frame: FrameType | None) -> str:

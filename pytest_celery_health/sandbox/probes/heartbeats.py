@@ -123,7 +123,7 @@ def held(heartbeat: Heartbeat, age: float | None) -> Iterator[None]:
 def like(sample: str, at: float, where: str) -> str:
     """The time `at`, since 1970, in the form of `sample`. Raises FaultError for one of no known form."""
     text = sample.strip().strip("\"'")
-    before, _, after = sample.partition(text)
+    before, _, after = sample.partition(text) if text else ("", "", "")
     if _NUMBER.fullmatch(text):
         scaled = at * 1000 if float(text) > MILLISECONDS_ABOVE else at
         return f"{before}{scaled if '.' in text else int(scaled)}{after}"

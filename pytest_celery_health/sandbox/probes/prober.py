@@ -157,7 +157,7 @@ class Prober:
             with self._made(name, setting) as still:
                 if name == _FILLED:
                     self._prime(setting)
-                before = self._traces.seen(name)
+                before = self._traces.before()
                 answers = self._call_all(name, asks)
                 if still is None or still():
                     yield self._with_left(name, asks, answers, before)

@@ -45,8 +45,12 @@ class Trace:
 class Traces(Protocol):
     """What there is in one kind of broker."""
 
-    def seen(self, world: str) -> frozenset[Trace]:
-        """What there is now, in the world of this name."""
+    def before(self) -> frozenset[Trace]:
+        """What there is before something is called."""
+        ...
+
+    def after(self, world: str) -> frozenset[Trace]:
+        """What there is after it was called in the world of this name."""
         ...
 
     def remove(self, traces: Iterable[Trace]) -> None: ...
@@ -58,13 +62,13 @@ def traces_of(world: World, queues: Iterable[str]) -> Traces:
     """Of the world's broker. queues: those that the app knows, into which others than probes send."""
     if world.sandbox.launch.url.startswith("redis"):
         return _OnRedis(world.sandbox.launch.url, frozenset(queues))
-    return _OnRabbit(world)
+    return _OnRabbit(world, frozenset(queues))
 
 
 def new_since(before: frozenset[Trace], traces: Traces, world: str) -> list[Trace]:
     """What has come, and stays."""
     over = time.monotonic() + _SETTLES
-    while (new := traces.seen(world) - before) and time.monotonic() < over:
+    while (new := traces.after(world) - before) and time.monotonic() < over:
         time.sleep(0.02)
     return sorted(new)
 
@@ -76,7 +80,10 @@ class _OnRedis:
         self._queues = queues
         self._client: Redis = Redis.from_url(url, socket_timeout=5)
 
-    def seen(self, _: str) -> frozenset[Trace]:
+    def after(self, _: str) -> frozenset[Trace]:
+        return self.before()
+
+    def before(self) -> frozenset[Trace]:
         found: set[Trace] = set()
         for key in (key.decode(errors="replace") for key in self._client.scan_iter(count=1000)):
             if _PASSING.match(key) or key.partition(_SEPARATOR)[0] in self._queues:
@@ -101,14 +108,23 @@ class _OnRedis:
 
 
 class _OnRabbit:
-    """Its own tool takes a second to say what there is, so it is asked in two worlds only."""
+    """Its own tool takes a second to say what there is, so it is asked after two worlds only.
 
-    def __init__(self, world: World) -> None:
+    What was left behind in others before is found then, too.
+    """
+
+    def __init__(self, world: World, queues: frozenset[str]) -> None:
         self._world = world
+        self._queues = queues
+        self._first = self._listed()
 
-    def seen(self, world: str) -> frozenset[Trace]:
-        if world not in ("", "new_broker"):
-            return frozenset()
+    def before(self) -> frozenset[Trace]:
+        return self._first
+
+    def after(self, world: str) -> frozenset[Trace]:
+        return self._listed() if world in ("", "new_broker") else self._first
+
+    def _listed(self) -> frozenset[Trace]:
         launch = self._world.sandbox.launch
         tool = Path(launch.argv[0]).with_name("rabbitmqctl")
         try:
@@ -123,7 +139,8 @@ class _OnRabbit:
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError(f"RabbitMQ does not say what queues it has: {error}") from error
         names = (line.strip() for line in done.stdout.splitlines())
-        return frozenset(Trace("queue", name) for name in names if name and not _PASSING.match(name))
+        found = {name for name in names if name and not _PASSING.match(name)} - self._queues
+        return frozenset(Trace("queue", name) for name in found)
 
     def remove(self, traces: Iterable[Trace]) -> None:
         from kombu import Connection
