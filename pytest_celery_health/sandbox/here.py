@@ -11,7 +11,7 @@ from typing import Any
 from celery import Celery, _state
 from kombu import Connection, pools
 
-from pytest_celery_health.project.child.redirect import redirect
+from pytest_celery_health.project.child.redirect import forget, redirect
 from pytest_celery_health.project.kept import replaced
 from pytest_celery_health.project.variables import redirecting
 
@@ -38,6 +38,8 @@ def pointed(
     there: `REDIS_URL = os.environ["REDIS_URL"]`. What they keep elsewhere, in a class or in another client,
     stays as it is.
 
+    Other apps find the URLs in the environment; what they connected before is out of their sight meanwhile.
+
     Inside, `app` is the current and the default app. At the end the environment, the app's settings, its
     pools, its backend and the current app are as before, and what it had connected to `url` meanwhile is
     closed, in two seconds at most: the broker may hang. One may be within another; not for several threads at
@@ -50,9 +52,10 @@ def pointed(
         own = _own_urls(app, url, result, env)
         stack.callback(redirect(app, url, result, options=options))
         stack.callback(_change_environment(wanted))
+        stack.enter_context(_other_apps(app))
         stack.enter_context(_current(app))
         stack.enter_context(replaced(own, _packages(app)))
-        stack.enter_context(_own_connections(app, url))
+        stack.enter_context(_own_connections(url))
         yield
 
 
@@ -117,7 +120,22 @@ def _current(app: Celery) -> Iterator[None]:
 
 
 @contextmanager
-def _own_connections(app: Celery, url: str) -> Iterator[None]:
+def _other_apps(app: Celery) -> Iterator[None]:
+    """Have none of them keep a connection from before, nor, at the end, one of those that are closed."""
+    before = [each for each in list(_state._apps) if each is not app]
+    with ExitStack() as stack:
+        for each in before:
+            stack.callback(forget(each))
+        try:
+            yield
+        finally:
+            for each in list(_state._apps):
+                if each is not app and not any(each is known for known in before):
+                    forget(each)
+
+
+@contextmanager
+def _own_connections(url: str) -> Iterator[None]:
     """Close what is made here for `url`; whoever has connections to it already, has them again at the end."""
     before = _take_pools(url)
     try:
@@ -127,9 +145,11 @@ def _own_connections(app: Celery, url: str) -> Iterator[None]:
         for group, key, pool in before:
             dict.__setitem__(group, key, pool)
         # In a thread: a broker that hangs would not let a connection say goodbye.
-        backend = app._backend
+        backends = [each._backend for each in list(_state._apps)]
         closing = threading.Thread(
-            target=lambda: _close(backend, [pool for *_, pool in made]), name="close-connections", daemon=True
+            target=lambda: _close(backends, [pool for *_, pool in made]),
+            name="close-connections",
+            daemon=True,
         )
         closing.start()
         closing.join(_PATIENCE)
@@ -154,19 +174,20 @@ def _place(connection: Connection) -> tuple[Any, ...]:
     )
 
 
-def _close(backend: Any, made: Iterable[Any]) -> None:
-    """Close a result backend's connections, None is none, and whole pools."""
-    consumer = getattr(backend, "result_consumer", None)
-    if consumer is not None:
-        with suppress(Exception):
-            consumer.stop()
-        # A result that is collected later unsubscribes, and would connect again.
-        for name in {"_pubsub", "_consumer"} & vars(consumer).keys():
-            setattr(consumer, name, None)
-    client: Any = getattr(backend, "__dict__", {}).get("client")  # cached, or never made
-    if hasattr(client, "connection_pool"):
-        with suppress(Exception):
-            client.connection_pool.disconnect()
+def _close(backends: Iterable[Any], made: Iterable[Any]) -> None:
+    """Close what result backends have connected, None being none, and whole pools."""
+    for backend in backends:
+        consumer = getattr(backend, "result_consumer", None)
+        if consumer is not None:
+            with suppress(Exception):
+                consumer.stop()
+            # A result that is collected later unsubscribes, and would connect again.
+            for name in {"_pubsub", "_consumer"} & vars(consumer).keys():
+                setattr(consumer, name, None)
+        client: Any = getattr(backend, "__dict__", {}).get("client")  # cached, or never made
+        if hasattr(client, "connection_pool"):
+            with suppress(Exception):
+                client.connection_pool.disconnect()
     for pool in made:
         with suppress(Exception):
             pool.force_close_all()

@@ -254,7 +254,7 @@ MISTAKES = {
     "row: no use": (
         APP + "[tool.celery-health.check.queues]\nready_below = 5",
         'pyproject.toml:3: [tool.celery-health.check.queues] use is missing; write use = "queue";'
-        " checks: alerts, beat, handlers, logs, metrics, queue, schedule, survive, workers, or package.module:Class",
+        " checks: alerts, beat, handlers, logs, metrics, probe, publisher, queue, schedule, survive, workers, or package.module:Class",
     ),
     "row: use misspelt": (
         APP + '[tool.celery-health.check.r]\nusee = "queue"',
@@ -271,7 +271,7 @@ MISTAKES = {
     "row: unknown check, nothing near": (
         row(use="payments"),
         'pyproject.toml:5: [tool.celery-health.check.r] use is "payments", which is no check;'
-        " checks: alerts, beat, handlers, logs, metrics, queue, schedule, survive, workers, or package.module:Class",
+        " checks: alerts, beat, handlers, logs, metrics, probe, publisher, queue, schedule, survive, workers, or package.module:Class",
     ),
     "row: path without a colon": (
         row(use="acme.checks.NoPoison"),

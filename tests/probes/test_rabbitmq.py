@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health import ProbeTells, Verdict
-from tests.conftest import IMPOSSIBLE
 from tests.probes.conftest import Lab, bad
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

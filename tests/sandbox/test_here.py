@@ -161,6 +161,24 @@ def test_variables_are_set_and_put_back(redis: Server, monkeypatch: pytest.Monke
     assert app.conf.broker_url == OWN
 
 
+def test_other_apps_go_there_too(redis: Server, client: Redis) -> None:
+    known = make()
+    assert known.pool
+    assert known.backend
+    before = state(known)
+    with pointed(make(), redis.url, redis.launch.result, options=redis.launch.options):
+        made = Celery("made meanwhile", broker="redis://127.0.0.1:1/5", set_as_current=False)
+        for each in (known, made):
+            each.send_task("x", queue="others")
+            assert each.backend.url == redis.launch.result
+        assert client.llen("others") == 2
+    assert state(known) == before
+    eventually_alone(client)
+    with pointed(made, redis.url, options=redis.launch.options):  # it holds no pool that is closed
+        made.send_task("x", queue="others")
+    assert made.pool.connection.port == 1
+
+
 def test_a_process_that_the_code_under_test_starts_goes_there_too(redis: Server, client: Redis) -> None:
     program = f"from celery import Celery; Celery(broker={OWN!r}).send_task('x', queue='from-a-child')"
     with pointed(make(), redis.url):

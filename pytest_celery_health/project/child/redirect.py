@@ -96,7 +96,7 @@ def redirect(
         for name in {key, *(name for name in names if name.lower() in (key, prefix + key))}:
             before[name] = app.conf.changes.get(name, _MISSING)
             app.conf.changes[name] = value
-    put_back = _drop_cached(app)
+    put_back = forget(app)
 
     def undo() -> None:
         for name, value in before.items():
@@ -113,8 +113,9 @@ def _kept(options: Mapping[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (options or {}).items() if key in _KEPT}
 
 
-def _drop_cached(app: Celery) -> Callable[[], None]:
-    """Drop what was made from the settings; what is returned puts it back."""
+def forget(app: Celery) -> Callable[[], None]:
+    """Drop the app's pools, backend and class of backend, without closing them; what is returned puts them
+    back."""
     # Celery has no public way to drop these without closing them for good.
     pool, backend, local, backend_cls = app._pool, app._backend_cache, app._local, app.backend_cls
     producers = app.amqp._producer_pool if "amqp" in app.__dict__ else None
