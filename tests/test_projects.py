@@ -40,6 +40,8 @@ PROJECTS = {
     HERE / "guide": SHOP_TASKS,
     HERE / "autodiscover": {"billing.tasks.invoice", "mail.tasks.send"},
     HERE / "django": {"orders.tasks.heartbeat", "orders.tasks.pack"},
+    HERE / "django_guide": {"orders.tasks.beat_heartbeat", "orders.tasks.pack"},
+    HERE / "django_shop": {"orders.tasks.beat_heartbeat", "orders.tasks.pack"},
     HERE / "django_celery_beat": {"mysite.heartbeat"},
     HERE / "factory": {"shop.pack"},
     HERE / "handlers_httphandler": {"shop.charge", "shop.pack"},

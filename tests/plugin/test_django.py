@@ -1,0 +1,71 @@
+"""Django projects by contract alone: as the guides have it, and as it should be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from tests.plugin.test_survive_rows import run
+
+pytestmark = pytest.mark.slow
+PROJECTS = Path(__file__).parents[1] / "projects"
+SHOP, GUIDE = PROJECTS / "django_shop", PROJECTS / "django_guide"
+ROWS = ("workers", "orders", "beat", "schedule", "health", "health-async", "beat-health", "checkout")
+
+
+def row(name: str) -> str:
+    return f"pyproject.toml::{name}[sandbox]"
+
+
+def test_the_twin_is_green() -> None:
+    done = run(SHOP, *map(row, ROWS), within=100)
+    assert done.returncode == 0, done.stdout
+    assert "8 checks: 8 healthy" in done.stdout
+
+
+def test_the_guide_is_red() -> None:
+    done = run(GUIDE, *map(row, (*ROWS, "peace", "backend")), within=110)
+    assert done.returncode == 1, done.stdout
+    for line in (
+        "/health/?format=json hung in broker_hangs",
+        "check_beat_health raised ConnectionError",
+        "checkout hung for 3 s while the broker hangs, at orders/views.py:9; wanted an end within 3 s",
+        "place_order_in_peace returned while the broker refuses, and orders.tasks.pack never arrives",
+        "orders.healthchecks:CeleryHealthCheck failed to load: ModuleNotFoundError: No module named"
+        " 'health_check.backends'",
+    ):
+        assert line in done.stdout, done.stdout
+    for healthy in ("workers", "orders", "beat", "schedule"):
+        assert f"FAILED pyproject.toml::{healthy}[" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "plugins",
+    [
+        ("-p", "no:django"),
+        pytest.param(("-p", "django", "--ds=mysite.settings"), marks=pytest.mark.neighbours),
+    ],
+    ids=["without pytest-django", "with pytest-django"],
+)
+def test_ordinary_tests_have_signals_drills_fleets_and_faults(plugins: tuple[str, ...]) -> None:
+    if "django" in plugins and find_spec("pytest_django") is None:
+        pytest.skip("no pytest-django: pip install -e '.[neighbours]'")
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    own = ("-p", "no:cacheprovider", "-p", "pytest_celery_health.plugin", *plugins)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", *own],
+        cwd=SHOP,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "6 passed" in done.stdout
