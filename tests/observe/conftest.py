@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from tests.observe.fleet import (
     StartWorker,
     WorkerProcess,
     accepts,
+    import_for_looks,
     pool,
     spawn,
     start_redis_server,
@@ -26,11 +26,7 @@ from tests.observe.fleet import (
 
 @pytest.fixture(scope="session", autouse=True)
 def _imported() -> None:
-    """What a first look imports takes longer than some tests let a look take, on a machine under load."""
-    for name in ("celery", "kombu.transport.redis", "kombu.transport.pyamqp", "redis.sentinel"):
-        importlib.import_module(name)
-    for name in ("connect", "fleet", "queues.redis", "queues.amqp", "beat.redis_key", "worker_clock"):
-        importlib.import_module(f"pytest_celery_health.observe.{name}")
+    import_for_looks()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import os
 import shutil
@@ -48,6 +49,14 @@ def accepts(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def import_for_looks() -> None:
+    """What a first look imports takes longer than some tests let a look take, on a machine under load."""
+    for name in ("celery", "kombu.transport.redis", "kombu.transport.pyamqp", "redis.sentinel"):
+        importlib.import_module(name)
+    for name in ("connect", "fleet", "queues.redis", "queues.amqp", "beat.redis_key", "worker_clock"):
+        importlib.import_module(f"pytest_celery_health.observe.{name}")
 
 
 @dataclass

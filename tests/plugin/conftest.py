@@ -6,7 +6,7 @@ import pytest
 from redis import Redis
 
 import pytest_celery_health.session  # noqa: F401 - once, not in each run of pytester
-from tests.observe.fleet import Server, start_redis_server
+from tests.observe.fleet import Server, import_for_looks, start_redis_server
 
 SECRET = "s3cr3t-of-staging"
 
@@ -92,6 +92,11 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Proje
     # What else is installed is tested in test_cohabitation.py; here it would cost seconds a test.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     return Project(pytester)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imported() -> None:
+    import_for_looks()
 
 
 @pytest.fixture(scope="session")

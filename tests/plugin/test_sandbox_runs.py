@@ -45,7 +45,7 @@ import os, pathlib, time
 def {hook}({argument}):
     if "PYTEST_XDIST_WORKER" not in os.environ:
         pathlib.Path("held").touch()
-        over = time.monotonic() + 20
+        over = time.monotonic() + 60
         while not pathlib.Path("go").exists() and time.monotonic() < over:
             time.sleep(0.01)
 """
@@ -150,13 +150,13 @@ def test_a_killed_run_of_xdist_leaves_nothing(
     arguments = ("-p", "xdist.plugin", "-n", "2", "--celery-health-target", target)
     run = subprocess.Popen(command(*arguments), cwd=tiny, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
+        wait_until(lambda: (tiny / "reached").exists(), within=100, what="the test's body")
         started = psutil.Process(run.pid).children(recursive=True)
         assert list(temporary.glob("*celery-health-*/share/look.pickle"))
     finally:
         run.kill()
         run.wait()
-    wait_until(lambda: not any(map(lives, started)), within=10, what=f"the end of {started}")
+    wait_until(lambda: not any(map(lives, started)), within=60, what=f"the end of {started}")
     assert not list(temporary.glob("*celery-health*"))
 
 
@@ -243,15 +243,15 @@ def test_nothing_is_left_of_a_run_that_is_ended(tiny: Path, health: Health, end:
     (tiny / "test_waits.py").write_text(WAITS)
     run = subprocess.Popen(command(), cwd=tiny, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: (tiny / "reached").exists(), within=40, what="the test's body")
+        wait_until(lambda: (tiny / "reached").exists(), within=100, what="the test's body")
         started = psutil.Process(run.pid).children(recursive=True)
         assert len(started) >= 4, "keeper, broker, worker and its pool"
         run.send_signal(end)
-        run.wait(20)
+        run.wait(60)
     finally:
         run.kill()
         run.wait()
-    wait_until(lambda: not any(map(lives, started)), within=10, what=f"the end of {started}")
+    wait_until(lambda: not any(map(lives, started)), within=60, what=f"the end of {started}")
     assert not [name for name in os.listdir("/proc") if name.isdigit() and is_of(name, tiny)]
 
 
@@ -270,9 +270,9 @@ def test_a_verdict_that_was_told_stands(tiny: Path, health: Health, end: signal.
         try:
             assert run.stdout is not None
             assert any(" passed" in line for line in run.stdout)
-            wait_until(lambda: ignores(run.pid, end), within=10, what="the sandbox is being ended")
+            wait_until(lambda: ignores(run.pid, end), within=60, what="the sandbox is being ended")
             run.send_signal(end)
-            _, error = run.communicate(timeout=20)
+            _, error = run.communicate(timeout=60)
         finally:
             run.kill()
     assert (run.returncode, error) == (0, "")
@@ -302,11 +302,11 @@ def test_the_exit_code_of_a_signal(
         command("-k", "workers", *processes), cwd=tiny, stdout=pipe, stderr=pipe, text=True
     ) as run:
         try:
-            wait_until(lambda: (tiny / "held").exists(), within=40, what=hook)
+            wait_until(lambda: (tiny / "held").exists(), within=100, what=hook)
             run.send_signal(sent)
             if not code:
                 (tiny / "go").touch()
-            _, error = run.communicate(timeout=20)
+            _, error = run.communicate(timeout=60)
         finally:
             run.kill()
     assert run.returncode == code
