@@ -166,16 +166,17 @@ class Members:
 
         self._world.wait(idle, f"worker {name} is still busy")
 
-    def prove(self) -> None:
-        """Until workers consume what they are to, and run a task, and beat lives.
+    def renew(self) -> None:
+        """Start workers and beat anew, those that there are.
 
-        Those that have ended are started again. Raises SandboxError.
+        Some Celery's workers do not come back to a broker that was lost, and whether beat does could be seen
+        only when its entries are due. Raises SandboxError.
         """
         if self.started:
+            self._world.sandbox.end_workers(*self.all)
             self.start()
-            for each in self.all.values():
-                self.prove_worker(each.name)
         if self.beating:
+            self._world.sandbox.end_workers(BEAT)
             self.start_beat()
 
     def prove_worker(self, name: str) -> None:

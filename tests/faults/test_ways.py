@@ -84,7 +84,7 @@ def world(world_of: MakeWorld, request: pytest.FixtureRequest) -> World:
     return world_of(getattr(request, "param", ""))
 
 
-@pytest.mark.parametrize("world", BROKERS, indirect=True)
+@pytest.mark.parametrize("world", [*BROKERS, "fakeredis"], indirect=True)
 @pytest.mark.parametrize("name", MET)
 def test_what_a_raw_socket_meets(name: str, world: World) -> None:
     words = b"PING\r\n" if direct(world).startswith("redis") else b"AMQP\x00\x00\x09\x01"

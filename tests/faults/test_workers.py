@@ -282,7 +282,6 @@ def test_one_of_two_workers_may_be_named(world: World, client: Celery) -> None:
         {"broker": "rabbitmq-server"},
         {"broker": "redis-server", "pool": "threads"},
         {"pool": "solo"},
-        {"broker": "fakeredis"},
     ],
     indirect=True,
     ids=lambda more: " ".join(more.values()),

@@ -18,7 +18,7 @@ def _restarts_empty(world: World) -> Iterator[None]:
     world.restart_broker()
     yield
     world.prove_way(BROKER)
-    world.members.prove()
+    world.members.renew()
 
 
 @contextmanager
