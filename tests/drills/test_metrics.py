@@ -73,7 +73,8 @@ def verdict(tmp_path: Path) -> Verdicts:
     def of(text: str, scrape: str, *, broker: str = "", pool: str = "prefork", **fields: object) -> Verdict:
         (tmp_path / "tiny.py").write_text(TINY + text)
         check = MetricsScraped(scrape, **fields)  # type: ignore[arg-type]
-        crew = Drills(SandboxSpec(broker=broker, pool=pool), AppSpec("tiny:app", tmp_path))
+        spec = SandboxSpec(broker=broker, pool=pool, start_within=90.0)
+        crew = Drills(spec, AppSpec("tiny:app", tmp_path))
         found = scraped(crew, check.plan)
         return judge(check, Snapshot(found))
 
