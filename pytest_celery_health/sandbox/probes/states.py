@@ -1,6 +1,6 @@
 """The worlds in which a probe is called: faults, and what else a health check must see for what it is.
 
-A state is a function and a line in `STATES`.
+A state is a function, and a line in `DESERTED` or `HEARTBEATS`.
 """
 
 from __future__ import annotations
