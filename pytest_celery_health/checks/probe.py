@@ -114,8 +114,10 @@ class ProbeTells(Check):
         bool, a mapping with `healthy` or `status`, a response, a list of what is wrong, figures of queues,
         or by raising, where it otherwise returns nothing or data.
     call_with: the arguments it is called with, by name.
-    wsgi, asgi: "package.module:name" of an application, or "package.module:create()", whose `path` is asked
-        for, with `headers`.
+    wsgi: "package.module:name" of an application, or "package.module:create()".
+    asgi: the same.
+    path: what the application is asked for.
+    headers: of that request.
     command: a command line; exit code 0 is healthy.
     answers_within: what a call may take in every world. It is killed some time later.
     unhealthy_when: the worlds in which it must say that it is unhealthy.
@@ -123,9 +125,11 @@ class ProbeTells(Check):
     worlds: a ready-made set, to which the two lists add; for a world in a list, the list counts.
     may_raise: whether raising is an answer. Unless given: where it otherwise returns nothing or data.
     cpu_below: what a call may cost in processor time; a command's start counts.
-    queue: the queue that is filled; unless given, the app's default. depth: with how many messages.
+    queue: the queue that is filled; unless given, the app's default.
+    depth: with how many messages.
     stuck_after: when a task that still runs is stuck.
-    heartbeat, url: beat's heartbeat, as in a `beat` row; unless given, that row's.
+    heartbeat: beat's, as in a `beat` row; unless given, that row's.
+    url: the Redis of the heartbeat, as there.
     fresh_for: how old it may be; unless given, what that row has as `within`.
     gauge: the metric of prometheus_client that the call sets. What it shows is the answer.
 

@@ -30,6 +30,10 @@ WORDS = {
     "naive_is": ["UTC"],
     "tasks": ["all"],
     "then": ["shop.outbox:relay"],
+    "wsgi": ["shop.web:application", "shop.web:create()"],
+    "asgi": ["shop.web:application"],
+    "path": ["/healthz"],
+    "worlds": ["readiness"],
     "pool": ["prefork", "threads"],
     "scrape": ["worker", "http://localhost:9808/metrics", "call:shop.web:metrics", "push:gateway:9091"],
     "url": ["env:HEARTBEATS", "redis://other:6379/1"],
@@ -41,16 +45,26 @@ LISTS: dict[Any, list[Any]] = {
     "priorities": [[0], [0, 3, 6, 9]],
     "handlers": [["shop.signals:alert"], ["shop.signals:alert", "shop.signals:page"]],
     "when": [["broker_hangs"], ["broker_refuses", "broker_blocks"]],
+    "unhealthy_when": [["broker_hangs", "no_workers"]],
+    "stays_healthy_when": [["warm_shutdown"]],
     "expected": [["task_failure:shop.signals:alert", "task_unknown:shop.signals:alert"]],
 }
 TABLES: dict[Any, list[Any]] = {
+    "call_with": [{"threshold_seconds": 300, "strict": True}],
+    "headers": [{"Host": "shop.test"}],
     "counts": [{"tasks_failed_total": ["raises", "worker_lost"], "tasks_total": ["success"]}],
     "must_reach": [{"hooks.slack.com": ["raises", "worker_lost"], "log:shop": ["expired"]}],
 }
-#: What a row cannot do without, by check.
-NEEDED: dict[str, dict[str, Any]] = {
+#: What a row cannot do without, by check, or by check and field.
+NEEDED: dict[Any, dict[str, Any]] = {
     "alerts": {"must_reach": {"log": ["raises"]}},
     "metrics": {"scrape": "worker", "gauge": "celery_queue_length"},
+    "probe": {"call": "shop.health:check"},
+    ("probe", "wsgi"): {"path": "/healthz"},
+    ("probe", "asgi"): {"path": "/healthz"},
+    ("probe", "path"): {"wsgi": "shop.web:application"},
+    ("probe", "headers"): {"wsgi": "shop.web:application", "path": "/healthz"},
+    ("probe", "command"): {},
     "publisher": {"call": "shop.orders:place_order"},
 }
 DURATIONS = [90, 0.5, "90s", "1h30min"]
@@ -82,7 +96,7 @@ CASES = [
 @pytest.mark.parametrize(("use", "name", "value"), CASES)
 def test_a_field_says_in_toml_what_it_says_in_python(contract: From, use: str, name: str, value: Any) -> None:
     cls = CHECKS[use]
-    given = {**NEEDED.get(use, {}), name: value}
+    given = {**needed(use, name), name: value}
     subject = {} if cls.subject in ("", name) else {cls.subject: "r"}
     lines = "\n".join(f"{key} = {toml(one)}" for key, one in given.items())
 
@@ -91,6 +105,10 @@ def test_a_field_says_in_toml_what_it_says_in_python(contract: From, use: str, n
     ).rows
 
     assert row.check == cls(**subject, **{key: frozen(one) for key, one in given.items()})
+
+
+def needed(use: str, name: str) -> dict[str, Any]:
+    return NEEDED.get((use, name), NEEDED.get(use, {}))
 
 
 def toml(value: Any) -> str:
