@@ -36,6 +36,8 @@ _GRACE = 0.5
 _COMES_BACK = 2.0
 #: Seconds that `then` may take, for which nobody waits.
 _LATER = 10.0
+#: Seconds in which the message of a call that has returned must arrive.
+_ARRIVES = 2.0
 #: Seconds without a new message after which no more is expected.
 _QUIET = 0.1
 _TICK = 0.02
@@ -101,6 +103,8 @@ class _Trial:
         self._queues: set[str] = set(told["queues"])
         self._backend_too = told["backend"] == "broker"
         self._secrets = secrets_in(world.url)
+        #: The messages of a call while the broker is well.
+        self._usual: Counter[str] = Counter()
 
     def published(self) -> Published:
         ask = self._ask
@@ -112,6 +116,7 @@ class _Trial:
             # Else one at a time, to know whose a message is.
             told_apart = not ask.then and all(message.pid == session.pid for message in messages)
             call.arrived = Counter(message.task for message in messages)
+            self._usual = call.arrived
             healthy = self._told("healthy", call)
         seen: list[Publishing] = []
         if healthy.ended == "returned" and healthy.arrived:
@@ -206,10 +211,20 @@ class _Trial:
     def _count(self, calls: Sequence[_Call], which: str) -> None:
         for call in calls:
             self._queues |= call.queues
-        messages = self._settled()
-        for call in calls:
-            mine = [each for each in messages if len(calls) == 1 or each.pid == call.session.pid]
-            setattr(call, which, Counter(each.task for each in mine))
+        messages: list[Message] = []
+        over = monotonic() + _ARRIVES
+        while True:
+            messages += self._settled()
+            for call in calls:
+                mine = [each for each in messages if len(calls) == 1 or each.pid == call.session.pid]
+                setattr(call, which, Counter(each.task for each in mine))
+            if monotonic() > over or not any(self._lacks(call, which) for call in calls):
+                return
+
+    def _lacks(self, call: _Call, which: str) -> bool:
+        """Whether a message is still to come, as the call returned: somebody else may be at it."""
+        said = call.said if which == "arrived" else call.again
+        return said["ended"] == "returned" and bool(self._usual - getattr(call, which))
 
     def _settled(self) -> list[Message]:
         """The messages there are, once no more come."""
