@@ -35,6 +35,11 @@ MET = {
     "resets": "reset",
     "closes": "closed",
 }
+#: Three of them, and the others for who has time.
+THREE = [
+    name if name in ("refuses", "hangs", "closes") else pytest.param(name, marks=pytest.mark.slow)
+    for name in MET
+]
 
 
 def own_connection(app: Celery) -> None:
@@ -84,7 +89,9 @@ def world(world_of: MakeWorld, request: pytest.FixtureRequest) -> World:
     return world_of(getattr(request, "param", ""))
 
 
-@pytest.mark.parametrize("world", [*BROKERS, "fakeredis"], indirect=True)
+@pytest.mark.parametrize(
+    "world", [*BROKERS, pytest.param("fakeredis", marks=pytest.mark.slow)], indirect=True
+)
 @pytest.mark.parametrize("name", MET)
 def test_what_a_raw_socket_meets(name: str, world: World) -> None:
     words = b"PING\r\n" if direct(world).startswith("redis") else b"AMQP\x00\x00\x09\x01"
@@ -107,7 +114,7 @@ def collected() -> Iterator[None]:
 @pytest.mark.parametrize("world", BROKERS, indirect=True)
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("style", STYLES)
-@pytest.mark.parametrize("name", [*MET, "wrong_password"])
+@pytest.mark.parametrize("name", [*THREE, "wrong_password"])
 def test_every_style_of_code_sees_it_and_sees_it_gone(
     name: str, style: Callable[[Celery], None], faults: CeleryFaults
 ) -> None:
@@ -121,7 +128,7 @@ def test_every_style_of_code_sees_it_and_sees_it_gone(
     style(app)
 
 
-@pytest.mark.parametrize("name", MET)
+@pytest.mark.parametrize("name", THREE)
 def test_the_result_backend_has_faults_of_its_own(name: str, faults: CeleryFaults) -> None:
     app, world = faults.app, faults.world
     app.conf.redis_socket_timeout = app.conf.redis_socket_connect_timeout = 0.3

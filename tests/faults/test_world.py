@@ -171,6 +171,7 @@ def test_results_that_go_through_the_broker_have_no_faults_of_their_own(world_of
         world.enter("backend_hangs")
 
 
+@pytest.mark.slow
 def test_a_world_that_is_broken_is_replaced_behind_the_same_urls(spec: AppSpec) -> None:
     with World(SandboxSpec(), spec, whole_within=1.0) as world:
         url, result = world.url, world.result
