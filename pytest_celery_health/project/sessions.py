@@ -161,7 +161,7 @@ class Session:
         """End it at once. It may be called twice."""
         if self._line.fileno() < 0:
             return
-        if self.pid and not self._over:  # else its number may be another's by now
+        if not (self._over or has_ended(self._line)):  # else its number may be another's by now
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self.pid, signal.SIGKILL)
         self._line.close()
@@ -182,6 +182,18 @@ class _Serving:
 
     def read(self, value: Any) -> Mapping[str, Any]:
         raise ProjectError(f"{self.work} served nobody: {value!r}")
+
+
+def has_ended(line: socket.socket) -> bool:
+    """Whether nobody is at the other side any more."""
+    try:
+        while line.recv(65536, socket.MSG_DONTWAIT):
+            pass  # an answer that nobody waits for
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _heard(line: socket.socket, over: float) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 import time
 from collections.abc import Iterator
@@ -106,6 +107,20 @@ def test_what_ends_its_process(sessions: Sessions) -> None:
         session.ask("function", within=10, gives_up=10)
     with pytest.raises(ProjectError, match="its process ended"):
         session.ask("function", within=10, gives_up=10)
+
+
+def test_a_number_that_may_be_another_processs_by_now_is_not_killed(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone, done = opened(sessions, "shop:leave"), opened(sessions, "shop:later")
+    gone.begin("function", gives_up=10)
+    assert is_gone(gone)
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    gone.close()
+    done.close()
+    done.close()
+    assert killed == [done.pid]
 
 
 @pytest.mark.parametrize(
