@@ -62,6 +62,7 @@ def test_a_server_that_hangs_costs_a_handler_its_timeout(alerting: Drills) -> No
     assert not found.still_running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "process"), [("raises", "child"), ("worker_lost", "main")])
 def test_a_handler_that_hangs_is_named_and_given_up(
     drills: Callable[..., Drills], name: str, process: str

@@ -45,7 +45,10 @@ def is_received(found: Drill) -> bool:
 
 IMPOSSIBLE = [(pool, end.name) for end in ENDS.values() for pool in end.impossible]
 POSSIBLE = [
-    (pool, end.name) for pool in POOLS for end in ENDS.values() if end.signals_of(pool, celery.__version__)
+    pytest.param(pool, end.name, marks=[] if pool == "prefork" else pytest.mark.slow)
+    for pool in POOLS
+    for end in ENDS.values()
+    if end.signals_of(pool, celery.__version__)
 ]
 
 

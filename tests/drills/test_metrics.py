@@ -93,6 +93,7 @@ def lines(found: Verdict) -> list[str]:
 # What handlers count.
 
 
+@pytest.mark.slow
 def test_what_children_count_is_not_in_the_main_process(verdict: Verdicts) -> None:
     counts = {"tasks_failed_total": ("raises", "worker_lost")}
     found = verdict(code(COUNTS), "worker", counts=counts)

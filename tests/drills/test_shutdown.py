@@ -48,12 +48,14 @@ def test_a_killed_worker_finishes_nothing(tiny: Drills) -> None:
     assert not any(call.signal in ("task_failure", "worker_shutdown") for call in found.signals)
 
 
+@pytest.mark.slow
 def test_a_cold_shutdown_ends_what_runs(tiny: Drills) -> None:
     seen = shutdown(tiny("cold_shutdown", runs_for=30, grace=5))
     assert seen.running == Fates(lost=1)
     assert not seen.killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["threads", "solo"])
 def test_other_pools_end_too(tiny: Drills, pool: str) -> None:
     seen = shutdown(tiny("warm_shutdown", pool=pool))

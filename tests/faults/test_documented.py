@@ -11,6 +11,8 @@ from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER
 from pytest_celery_health.sandbox.faults.here import CeleryFaults
 
 PAGE = (Path(__file__).parents[2] / "docs" / "faults.md").read_text()
+#: Done to the broker itself.
+OF_A_BROKER = ("broker_blocks", "broker_fails_over", "broker_restarts_empty")
 NEEDS = {"broker": "", "backend": "", "host": "", "password": "a password"}
 
 
@@ -34,7 +36,7 @@ def test_the_result_backend_has_those_of_the_way_to_the_broker() -> None:
     assert [name for name in FAULTS if name.startswith(f"{BACKEND}_")] == [
         name.replace(BROKER, BACKEND)
         for name, fault in FAULTS.items()
-        if name.startswith(f"{BROKER}_") and name not in ("broker_restarts_empty", "broker_fails_over")
+        if name.startswith(f"{BROKER}_") and name not in OF_A_BROKER
     ]
     assert "`backend_refuses`" in PAGE
 

@@ -74,6 +74,7 @@ def test_last_run_of_a_real_redbeat(make, conf):
     wait_until(lambda: redbeat.seen().last_seen > found.last_seen)
 
 
+@pytest.mark.slow
 def test_killed_beat_grows_old(make):
     """A killed beat leaves its lock, and its last run grows old."""
     redbeat = make()

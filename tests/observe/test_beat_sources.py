@@ -236,6 +236,7 @@ def test_call_reads_what_only_the_project_can(scene, project):
     assert naive.last_seen == datetime(2026, 6, 1, 12)
 
 
+@pytest.mark.slow
 def test_call_that_fails(scene, project):
     """A function that raises, hangs or does not exist is unknown, and says why."""
     spec, _ = project
@@ -250,6 +251,7 @@ def test_call_that_fails(scene, project):
     )
 
 
+@pytest.mark.slow
 def test_sources_in_the_sandbox(tmp_path):
     """In the sandbox a function runs sealed, and sees what the sandbox's own beat and worker wrote."""
     (tmp_path / "shop.py").write_text(
@@ -305,6 +307,7 @@ def test_ping_of_a_real_beat(scene, start_beat):
     assert seen(scene, "ping").last_seen == Unseen(silent)
 
 
+@pytest.mark.slow
 @since_5_7
 def test_ping_of_a_stalled_beat(scene, start_beat, tmp_path):
     """A beat whose scheduler hangs stops answering, though its process lives."""

@@ -168,6 +168,7 @@ def test_redis_stops_in_mid_reply(
         assert any(isinstance(fact, Unseen) for fact in unseen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, 300, 520, 560, 600, 660])
 @pytest.mark.parametrize("then", ["hang", "close"])
 def test_rabbitmq_stops_in_mid_reply(cut: int, then: str, rabbit_url: str, rabbit_exchange: str) -> None:
@@ -176,6 +177,7 @@ def test_rabbitmq_stops_in_mid_reply(cut: int, then: str, rabbit_url: str, rabbi
     assert isinstance(found.snapshot.workers, Unseen) or received < cut
 
 
+@pytest.mark.slow
 def test_redis_freezes_while_workers_answer(start_redis: StartRedis, start_worker: StartWorker) -> None:
     redis = start_redis()
     worker = start_worker(redis.url())

@@ -136,6 +136,7 @@ def test_a_killed_worker_is_no_mailbox(redis_url: str, start_worker: StartWorker
     until_subscribed(redis_url, 0)
 
 
+@pytest.mark.slow
 def test_a_solo_worker_at_work_is_silent_until_its_task_ends(
     redis_url: str, start_worker: StartWorker, app: Celery
 ) -> None:
@@ -172,6 +173,7 @@ def test_beat_that_answers_ping_is_no_worker(redis_url: str, start_beat: StartWo
     assert not isinstance(beat.last_seen, Unseen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -225,6 +227,7 @@ def test_rabbitmq_everything(rabbit_url: str, rabbit_exchange: str, start_worker
     wait_until(lambda: workers_of(rabbit_url, **more).subscribed == 0)
 
 
+@pytest.mark.slow
 def test_rabbitmq_tells_a_frozen_worker_from_one_that_is_gone(
     rabbit_url: str, rabbit_exchange: str, start_worker: StartWorker
 ) -> None:
@@ -243,6 +246,7 @@ def test_a_vhost_is_another_broker(rabbit_url: str, rabbit_exchange: str, start_
     assert seen == Unseen("no vhost 'nowhere' on amqp://guest:***@127.0.0.1:5672/nowhere")
 
 
+@pytest.mark.slow
 def test_memory_counts_its_workers_in_this_process() -> None:
     from celery.contrib.testing.worker import start_worker as embedded
 

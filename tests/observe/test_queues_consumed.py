@@ -86,6 +86,7 @@ def test_cancelled_consumer(scene, name, work):
     assert "holds 4 ready messages that nobody consumes" in verdict(scene, QueueDepth(name))[0].message()
 
 
+@pytest.mark.slow
 def test_frozen_pool(scene, name, work):
     """A worker whose pool is frozen answers ping and consumes, and its backlog stands still."""
     worker = work(name)
@@ -110,6 +111,7 @@ def test_frozen_pool(scene, name, work):
     wait_until(lambda: verdict(scene, check)[0].healthy)
 
 
+@pytest.mark.slow
 def test_moving_backlog(scene, name, work):
     """A backlog that is worked on is healthy, and the look ends as soon as that is seen."""
     work(name)
@@ -119,6 +121,7 @@ def test_moving_backlog(scene, name, work):
     assert queue.progress.interval < 5
 
 
+@pytest.mark.slow
 def test_backlog_that_grows_while_it_is_worked_on(scene, name, work):
     """A backlog may grow and move: its oldest message goes, or its workers accept tasks."""
     work(name)

@@ -200,6 +200,7 @@ def test_nothing_is_read_after_the_deadline(scenes):
     assert found.seen[0].ready == Unseen("the deadline passed before it was looked at")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

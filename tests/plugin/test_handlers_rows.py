@@ -61,6 +61,7 @@ def test_a_row_that_only_warns_prints_it(project: Project) -> None:
     result.stdout.fnmatch_lines(TABLE)
 
 
+@pytest.mark.slow
 def test_the_table_comes_back_from_processes_of_xdist(project: Project) -> None:
     write(
         project, LOST, ROW, '[tool.celery-health.check.more]\nuse = "handlers"\nallow = ["shop:<lambda>"]\n'
@@ -79,6 +80,7 @@ def test_nothing_is_started_for_it(project: Project) -> None:
     result.stdout.fnmatch_lines(["*- celery-health: sandbox -*", "1 check: 1 healthy · 0 looks, 0 B"])
 
 
+@pytest.mark.slow
 def test_beside_others_it_sees_the_sandboxs_broker(project: Project) -> None:
     """Code that uses its broker when it is imported finds it there."""
     code = """

@@ -116,6 +116,7 @@ def test_a_broker_that_refuses_is_unknown(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["redis", "amqp"])
 @pytest.mark.parametrize(
     ("serve", "evidence"),

@@ -71,6 +71,7 @@ def test_a_lie_and_the_truth(shop: Project) -> None:
     assert said["broker_refuses.verdict"] in ("healthy", "unhealthy")
 
 
+@pytest.mark.slow
 def test_processes_of_one_run_probe_once(shop: Project) -> None:
     shop.contract(ROWS)
     result = shop.run("-n", "2")

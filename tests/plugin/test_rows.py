@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.plugin.conftest import HEALTHY, UNHEALTHY, UNKNOWN, Project
 
 STAGING = """
@@ -83,6 +85,7 @@ def test_rows_do_not_exist_without_a_health_run(project: Project) -> None:
     project.plain().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_rows_are_judged_under_xdist(project: Project) -> None:
     project.contract(HEALTHY, UNHEALTHY, UNKNOWN)
     result = project.run("-n", "2", "-rA")

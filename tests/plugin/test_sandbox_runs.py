@@ -29,7 +29,7 @@ GREEN = [
 #: The shop's rows without those that start workers or worlds of their own, each of which has its own tests.
 LOOKS = (
     "not (alerts or pages or metrics or healthz or beat-health or stuck-tasks or queue-lengths"
-    " or queue-gauge)"
+    " or queue-gauge or checkout)"
 )
 
 STAGING = """
@@ -96,8 +96,10 @@ def tiny(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize(
     "project",
-    [GREEN[0], *(pytest.param(project, marks=pytest.mark.slow) for project in GREEN[1:])],
-    ids=[project.name for project in GREEN],
+    [
+        pytest.param(project, marks=[] if project.name == "factory" else pytest.mark.slow, id=project.name)
+        for project in GREEN
+    ],
 )
 def test_a_project_is_green(project: Path, health: Health) -> None:
     result = health(project)
@@ -106,6 +108,7 @@ def test_a_project_is_green(project: Path, health: Health) -> None:
     assert " unknown" not in result.stdout
 
 
+@pytest.mark.slow
 def test_the_shops_twin_is_red_for_its_handlers_and_its_logging_alone(health: Health) -> None:
     result = health(PROJECTS / "guide", "-k", LOOKS)
     assert result.returncode == 1, result.stdout
@@ -124,6 +127,7 @@ def test_the_shops_twin_is_red_for_its_handlers_and_its_logging_alone(health: He
         assert words in result.stdout
 
 
+@pytest.mark.slow
 def test_processes_of_xdist_share_one_sandbox(health: Health) -> None:
     result = health(REPO / "examples" / "shop", "-p", "xdist", "-n", "2", "pyproject.toml", "-k", LOOKS)
     assert result.returncode == 0, result.stdout
@@ -193,6 +197,7 @@ def test_an_app_that_does_not_load_is_told_at_once(tiny: Path, health: Health) -
     assert "No module named 'nowhere'" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_hook_says_what_the_app_is(tiny: Path, health: Health) -> None:
     (tiny / "tiny.py").write_text(
         "from celery import Celery\n"

@@ -76,9 +76,10 @@ def test_the_guides_handlers_are_red_each_for_its_reason() -> None:
     "root",
     [
         "examples/shop",
-        "tests/projects/handlers_sdk",
-        "tests/projects/handlers_httphandler",
-        "tests/projects/handlers_httpx",
+        *(
+            pytest.param(f"tests/projects/handlers_{name}", marks=pytest.mark.slow)
+            for name in ("sdk", "httphandler", "httpx")
+        ),
     ],
 )
 def test_correct_handlers_are_green(root: str) -> None:

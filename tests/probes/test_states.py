@@ -96,11 +96,13 @@ def verdicts(lab: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) 
     return made.verdicts({**RIGHT, **wrong})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_green_in_every_world(verdicts: dict[str, Verdict], name: str) -> None:
     assert bad(verdicts[name]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
 def test_red_where_it_is_wrong(verdicts: dict[str, Verdict], name: str) -> None:
     found = bad(verdicts[f"wrong {name}"])

@@ -517,6 +517,7 @@ def test_what_cannot_be_told(verdicts: Callable[[str], Verdict], code: str, mess
     assert bare(found.message()) == f"cannot tell: alert: {message}"
 
 
+@pytest.mark.slow
 def test_a_task_that_says_its_own_max_retries(shop: Judged) -> None:
     """The task's attribute is not the last word."""
     alert = """
@@ -560,6 +561,7 @@ def test_a_handler_of_no_task_is_warned_of(shop: Judged) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hang",
     [
@@ -669,6 +671,7 @@ def test_nothing_leaves_and_no_real_timeout_is_waited_for(shop: Judged) -> None:
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["handlers_sdk", "handlers_httphandler", "handlers_httpx"])
 def test_correct_handlers_of_other_kinds(name: str, tried: Callable[..., Trials]) -> None:
     """No false alarm, and they were seen at work."""

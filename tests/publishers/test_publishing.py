@@ -37,6 +37,7 @@ def test_delay_as_the_guides_have_it_hangs_with_the_broker(attempt: Try) -> None
     assert row(found, HANGS, "used")["messages"] == row(found, HANGS, "new")["messages"] == "1"
 
 
+@pytest.mark.slow
 def test_a_new_process_never_gives_up_a_broker_that_refuses_without_retries(attempt: Try) -> None:
     found = attempt("not_again", "broker_refuses")
     assert found.message() == (
@@ -47,6 +48,7 @@ def test_a_new_process_never_gives_up_a_broker_that_refuses_without_retries(atte
     assert row(found, "broker_refuses", "used")["ended"] == "raised"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", ["well_bounded", "in_a_view"])
 def test_bounded_producers_end_in_every_world_and_work_again(attempt: Try, function: str) -> None:
     found = attempt(function, "broker_refuses", HANGS, "broker_slow", "broker_blocks", CUTS, idempotent=True)
@@ -62,6 +64,7 @@ def test_other_styles_that_are_right(attempt: Try, function: str) -> None:
     assert found.healthy, found
 
 
+@pytest.mark.slow
 def test_what_is_sent_again_after_a_lost_answer_arrives_twice(attempt: Try) -> None:
     """As `delay()` does by itself."""
     found = attempt("plain", CUTS)
@@ -82,6 +85,7 @@ def test_a_message_that_arrives_though_its_call_raised(attempt: Try) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_error_that_is_swallowed_loses_the_message(attempt: Try) -> None:
     found = attempt("says_nothing", "broker_refuses")
     assert found.message() == (

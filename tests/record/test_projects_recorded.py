@@ -123,6 +123,7 @@ def test_the_guides_handlers_are_red_for_the_right_reason(project: Project) -> N
     ) in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [("-p", "xdist", "-n", "2"), ("-p", "randomly")], ids=" ".join)
 def test_beside_other_plugins(project: Project, args: tuple[str, ...]) -> None:
     project.copy(SHOP)

@@ -46,6 +46,7 @@ def test_an_unknown_entry_names_the_nearest(project: Callable[..., AppSpec]) -> 
     )
 
 
+@pytest.mark.slow
 def test_a_first_run_that_fails_or_does_not_end_is_noted(project: Callable[..., AppSpec]) -> None:
     app = project(
         """

@@ -267,6 +267,7 @@ def _ping(connection: Connection) -> None:
         connection.default_channel.client.ping()
 
 
+@pytest.mark.slow
 def test_a_broker_that_hangs_does_not_hold_the_end_up() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         app = make()

@@ -348,6 +348,7 @@ def test_the_kernel_lets_through_what_is_allowed(sealed: Sealed, decoy: Decoy) -
     assert decoy.reached() == 1
 
 
+@pytest.mark.slow
 def test_many_generations_of_processes(sealed: Sealed, decoy: Decoy) -> None:
     """The kernel takes 16 sets of rules a process, no more."""
     code = """

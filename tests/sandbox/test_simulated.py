@@ -188,6 +188,7 @@ def test_a_silent_worker_keeps_its_mailbox_and_says_nothing(app: Celery, fleet: 
     assert sorted(ask(app, "ping", 2)) == ["w1@sim", "w2@sim"]
 
 
+@pytest.mark.slow
 def test_a_slow_worker_answers_later(app: Celery, fleet: Fleet) -> None:
     fleet.worker("slow@sim", delay=0.5)
     fleet.worker("quick@sim")

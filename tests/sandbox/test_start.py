@@ -122,6 +122,7 @@ def test_a_worker_that_ends_is_told_of_at_once_with_its_log(
         assert str(failed.value).partition("log:\n")[2].count("no licence") == (2 if "raise" in code else 1)
 
 
+@pytest.mark.slow
 def test_workers_that_speak_pickle_answer_in_json(project: Callable[..., AppSpec]) -> None:
     """Celery answers in the tasks' serializer; a look unpickles nothing."""
     speaks = "app.conf.update(task_serializer='pickle', accept_content=['pickle', 'json'])"
@@ -149,6 +150,7 @@ def test_an_app_that_switched_remote_control_off_starts(project: Callable[..., A
         pass
 
 
+@pytest.mark.slow
 def test_the_worker_does_not_touch_the_state_file_of_the_app(
     project: Callable[..., AppSpec], scratch: Path
 ) -> None:
