@@ -49,6 +49,7 @@ def test_the_corrected_check_is_right_at_every_age(beside_redis: Project) -> Non
     beside_redis.run(TEST).assert_outcomes(passed=18)
 
 
+@pytest.mark.slow
 def test_the_guides_check_wraps_after_a_day(beside_redis: Project) -> None:
     beside_redis.copy(GUIDE)
     result = beside_redis.run(TEST)

@@ -16,6 +16,7 @@ def shutdown(found: Drill) -> Shutdown:
     return found.shutdown
 
 
+@pytest.mark.slow
 def test_a_warm_shutdown_finishes_what_runs_and_gives_the_rest_back(tiny: Drills) -> None:
     found = tiny("warm_shutdown")
     seen = shutdown(found)

@@ -77,6 +77,7 @@ def test_the_app_is_itself_again():
     found.assert_outcomes(passed=4)
 
 
+@pytest.mark.slow
 def test_a_test_that_fails_tells_what_there_was(project: pytest.Pytester) -> None:
     found = run(project, STUCK.replace("THRESHOLD", "302"))
     found.assert_outcomes(failed=1)

@@ -61,6 +61,7 @@ def is_time(found):
     return isinstance(found.last_seen, datetime) and found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("conf", [{}, {"redbeat_key_prefix": "shop:"}, {"redbeat_lock_key": "mine"}])
 def test_last_run_of_a_real_redbeat(make, conf):
     """Beat is as fresh as the latest run among its entries, whatever prefix and lock it uses."""

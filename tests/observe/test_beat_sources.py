@@ -219,6 +219,7 @@ def sleep():
     return AppSpec("shop:app", Path(tmp_path)), write
 
 
+@pytest.mark.slow
 def test_call_reads_what_only_the_project_can(scene, project):
     """The Django cache's key cannot be read from outside, but by a function of the project."""
     spec, write = project

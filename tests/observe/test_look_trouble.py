@@ -154,6 +154,7 @@ def cut_short(port: int, cut: int, then: str, url: str, **target: Any) -> tuple[
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 7, 30, 70, 150, 300, 600, 1200])
 @pytest.mark.parametrize("then", ["hang", "close"])
 def test_redis_stops_in_mid_reply(

@@ -71,6 +71,7 @@ def test_worker_on_another_queue(scene, name, work):
     )
 
 
+@pytest.mark.slow
 def test_cancelled_consumer(scene, name, work):
     """A worker whose consumer was cancelled answers ping for ever while the queue grows."""
     work(name)

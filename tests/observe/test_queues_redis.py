@@ -191,6 +191,7 @@ def test_chunks_keep_their_order(scenes, monkeypatch):
     assert found.unacked.count == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_read_after_the_deadline(scenes):
     """A look whose time is up says so instead of waiting."""
     scene = scenes()

@@ -214,6 +214,7 @@ def test_a_wait_that_is_over_fails_with_what_was_last_seen(project: Project, sta
     result.stdout.fnmatch_lines(["FAILED *billing holds 7 ready messages; wanted below 5*"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
 def test_an_interrupted_wait_reports_what_was_last_seen(
     project: Project, staging: Redis, gates: list[Gate], sent: signal.Signals, code: int

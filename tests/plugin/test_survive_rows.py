@@ -124,6 +124,7 @@ def test_a_warning_is_told_and_fails_nothing(project: Project) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_handler_that_hangs_hangs_no_run(project: Project) -> None:
     project.pytester.makepyfile(shop=APP.format(body="while True: pass"))
     project.contract(ROW + 'within = "300ms"\n')

@@ -146,11 +146,13 @@ def verdicts(lab: Callable[..., Lab], tmp_path_factory: pytest.TempPathFactory) 
     return {**made.verdicts(beside), **made.verdicts({**RIGHT, **wrong})}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", RIGHT)
 def test_green(verdicts: dict[str, Verdict], kind: str) -> None:
     assert bad(verdicts[kind]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", WRONG)
 def test_red(verdicts: dict[str, Verdict], kind: str) -> None:
     said = WRONG[kind][1]

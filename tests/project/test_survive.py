@@ -502,6 +502,7 @@ def test_handler_that_does_not_survive(verdicts: Callable[[str], Verdict], code:
     assert lines(verdicts(code)) == [f"alert {message}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", GREEN)
 def test_handler_that_survives(verdicts: Callable[[str], Verdict], code: str) -> None:
     found = verdicts(code)

@@ -103,6 +103,7 @@ def test_the_corrected_shop_is_green(project: Project) -> None:
     project.run(README_TEST).assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_the_guides_handlers_are_red_for_the_right_reason(project: Project) -> None:
     project.copy(GUIDE)
     result = project.run(GUIDE_TEST)

@@ -71,6 +71,7 @@ def test_a_first_run_that_fails_or_does_not_end_is_noted(project: Callable[..., 
         )
 
 
+@pytest.mark.slow
 def test_an_entry_that_cannot_be_sent_is_noted(project: Callable[..., AppSpec]) -> None:
     app = project("app.conf.beat_schedule['heartbeat']['args'] = [object()]")
     with Sandbox(SandboxSpec(beat=("heartbeat",)), app) as sandbox:
@@ -106,6 +107,7 @@ def test_an_app_that_imports_redbeat_has_an_untroubled_beat(project: Callable[..
         assert sandbox.notes == ()
 
 
+@pytest.mark.slow
 def test_djangos_table_is_not_touched(tmp_path: Path) -> None:
     database = tmp_path / "production.sqlite3"
     root = PROJECTS / "django_celery_beat"

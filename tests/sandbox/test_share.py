@@ -13,6 +13,7 @@ from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
 from tests.sandbox.remains import Owner, Remains, wait_until
 
 
+@pytest.mark.slow
 def test_it_lives_until_the_last_has_left(owner: Callable[..., Owner], tmp_path: Path) -> None:
     path = tmp_path / "sandbox.json"
     first = owner(share=path, workers=1, beat=["heartbeat"])

@@ -567,6 +567,7 @@ def test_a_heartbeat_event_has_the_shape_of_a_real_workers(replies: dict[str, tu
     assert shape(simulated) == shape(real)
 
 
+@pytest.mark.slow
 def test_conf_holds_what_it_is_told_and_no_password(
     replies: dict[str, tuple[Any, Any]], redis: Server
 ) -> None:
