@@ -111,6 +111,7 @@ def collected() -> Iterator[None]:
         gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", BROKERS, indirect=True)
 @pytest.mark.usefixtures("collected")
 @pytest.mark.parametrize("style", STYLES)

@@ -60,6 +60,7 @@ def verdict(scene, check, deadline=5.0):
     return judge(check, seen), seen.queues(check.queues)
 
 
+@pytest.mark.slow
 def test_worker_on_another_queue(scene, name, work):
     """A worker that answers ping but consumes another queue leaves the backlog to nobody."""
     work(f"{name}.other")

@@ -114,6 +114,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("app", APPS)
 def test_every_way_to_name_production_leads_to_the_sandbox(project: Write, app: str) -> None:
     assert _where(project, f"from celery import Celery\n{APPS[app]}\n", **MODULES) == CLEAN

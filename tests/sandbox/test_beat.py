@@ -18,6 +18,7 @@ from tests.sandbox.remains import wait_until
 PROJECTS = Path(__file__).parents[1] / "projects"
 
 
+@pytest.mark.slow
 def test_entries_are_sent_at_once_and_then_on_time(project: Callable[..., AppSpec], scratch: Path) -> None:
     app = project(
         """

@@ -280,6 +280,7 @@ def test_a_mistyped_state_is_refused(fleet: Fleet) -> None:
     assert len(fleet) == 0
 
 
+@pytest.mark.slow
 def test_nothing_is_left(url: str) -> None:
     before = traces(url)
     threads = set(threading.enumerate())
@@ -538,6 +539,7 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

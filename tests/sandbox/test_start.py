@@ -67,6 +67,7 @@ def test_a_function_of_the_project_sees_the_same_world(project: Callable[..., Ap
         assert seen == [target.url, target.url, app.env["SCRATCH"]]
 
 
+@pytest.mark.slow
 def test_refused_connections_are_named(project: Callable[..., AppSpec]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as production:
         address = "127.0.0.1:%d" % production.getsockname()[1]  # noqa: UP031
