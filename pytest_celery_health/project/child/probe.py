@@ -6,7 +6,6 @@ when it has begun. The parent asks through a socket of its own, a line of JSON e
 
 from __future__ import annotations
 
-import asyncio
 import faulthandler
 import gc
 import inspect
@@ -30,6 +29,7 @@ from pytest_celery_health.project.child import web
 from pytest_celery_health.project.child.describe import describe
 from pytest_celery_health.project.child.handlers import relative
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
+from pytest_celery_health.project.child.sessions import awaited, import_clients
 from pytest_celery_health.project.child.verdicts import body_of, figures, meaning
 
 #: Priorities over which messages are spread: those of which kombu makes a key each on Redis.
@@ -43,7 +43,7 @@ def serve(job: dict[str, Any]) -> None:
     """Load, say so, and fork until the parent has enough. Raises whatever the user's code raises."""
     app = load(job["app"], hook=job["hook"], target=job["target"])
     set_up_django()
-    _import_clients(app)
+    import_clients(app)
     faulthandler.cancel_dump_traceback_later()
     described = describe(app, job["app"])
     callers: dict[str, Callable[[], Any]] = {}
@@ -95,14 +95,6 @@ def _why(error: BaseException) -> str:
 _TOLD = ("default_queue", "queues", "control_exchange", "event_exchange", "broker_transport_options")
 
 
-def _import_clients(app: Celery) -> None:
-    """Have what a connection imports be imported, which is no part of a call."""
-    with suppress(Exception):
-        app.connection_for_read().transport  # noqa: B018 - it imports
-    with suppress(Exception):
-        app.backend  # noqa: B018
-
-
 def _say(line: socket.socket, what: dict[str, Any]) -> None:
     line.sendall(json.dumps(what).encode() + b"\n")
 
@@ -120,17 +112,7 @@ def _caller(probe: dict[str, Any]) -> Callable[[], Any]:
         return lambda: _checked(found(**given))
     if not callable(found):
         return lambda: _checked(found)
-    return lambda: _awaited(found(**given))
-
-
-def _awaited(found: Any) -> Any:
-    if not inspect.isawaitable(found):
-        return found
-
-    async def wait() -> Any:
-        return await found
-
-    return asyncio.run(wait())
+    return lambda: awaited(found(**given))
 
 
 def _checked(instance: Any) -> Any:
@@ -138,7 +120,7 @@ def _checked(instance: Any) -> Any:
     for name in ("run_check", "check_status", "check", "__call__"):
         method = getattr(instance, name, None)
         if method is not None:
-            said = _awaited(method())
+            said = awaited(method())
             errors = getattr(instance, "errors", None)
             if errors:
                 return {"healthy": False, "errors": "; ".join(map(str, errors))}

@@ -96,7 +96,7 @@ def called(function: Callable[[], Any], path: list[str], gives_up: float) -> tup
     found = None
     said: dict[str, Any] = {"ended": "returned"}
     try:
-        found = _awaited(function())
+        found = awaited(function())
     except BaseException as error:  # noqa: BLE001 - SystemExit, too
         text = " ".join(str(error).split())
         said = {"ended": "raised", "error": f"{type(error).__name__}: {text}".removesuffix(": ")}
@@ -106,7 +106,8 @@ def called(function: Callable[[], Any], path: list[str], gives_up: float) -> tup
     return found, said
 
 
-def _awaited(found: Any) -> Any:
+def awaited(found: Any) -> Any:
+    """What a function returned, waited for if it is async."""
     if not inspect.isawaitable(found):
         return found
 
