@@ -84,10 +84,11 @@ def test_the_examples_of_the_page_are_green(beside_redis: Project) -> None:
 def test_beside_other_plugins(beside_redis: Project, redis_server: Server, args: tuple[str, ...]) -> None:
     beside_redis.copy(SHOP)
     # A database for each of xdist's processes: they write one key.
+    own = {process: redis_server.fresh() for process in ("gw0", "gw1")}
     beside_redis.pytester.makeconftest(
         "import os\n"
-        "if os.environ.get('PYTEST_XDIST_WORKER') == 'gw1':\n"
-        f"    os.environ['REDIS_URL'] = {redis_server.fresh()!r}\n"
+        f"own = {own!r}.get(os.environ.get('PYTEST_XDIST_WORKER'))\n"
+        "os.environ['REDIS_URL'] = own or os.environ['REDIS_URL']\n"
     )
     beside_redis.run(TEST, *args).assert_outcomes(passed=18)
 

@@ -100,9 +100,7 @@ def test_random_sequences_leave_nothing_behind(broker: str, sequences: int, spec
             play(world, dice, names)
             assert world.notes == [], names
             assert not world._held
-            assert set(threading.enumerate()) - threads == {
-                each for each in threading.enumerate() if each.name.endswith(" proxy")
-            }
+            assert all(each.name.endswith(" proxy") for each in set(threading.enumerate()) - threads)
         wait_until(lambda: lasting(world) <= before)
         assert len(Remains.of(world.sandbox).processes) <= processes
         wait_until(lambda: not any(proxy.open for proxy in world._proxies.values()))

@@ -102,9 +102,10 @@ def test_the_guide_is_red_for_what_it_never_hears_of() -> None:
     done = run(REPO / "tests" / "projects" / "guide", *rows)
     assert done.returncode == 1, done.stdout
     for line in (
-        "unregistered never reaches hooks.slack.com, only log; wanted an alert to hooks.slack.com",
-        "missing_header never reaches hooks.slack.com",
-        "raises never reaches events.pagerduty.com, only hooks.slack.com and log;",
+        "unregistered is heard of by nobody; wanted an alert to hooks.slack.com",
+        "missing_header is heard of by nobody",
+        "raises never reaches log: celery does not propagate, and no handler is there;",
+        "raises never reaches events.pagerduty.com, only hooks.slack.com;",
     ):
         assert line in done.stdout
     assert "XXX/YYY" not in done.stdout

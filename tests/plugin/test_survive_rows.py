@@ -87,7 +87,7 @@ def test_correct_handlers_are_green(root: str) -> None:
     began = time.monotonic()
     rows = [f"pyproject.toml::{row}[sandbox]" for row in ("handlers", "handlers-survive")]
     done = run(REPO / root, *rows)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     assert done.returncode == 0, done.stdout
     assert "2 checks: 2 healthy" in done.stdout
     assert "WARNED" not in done.stdout
