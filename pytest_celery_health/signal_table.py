@@ -17,21 +17,17 @@ class Sent:
 
     parameters: sent besides `sender` and `signal`, by the newest Celery.
     since: the first Celery that sends one of them, where older supported ones do not.
-    may_lack: the first Celery that sometimes sends it without one of them.
+    may_lack: those without which it is sometimes sent.
     """
 
     sender: str
     parameters: tuple[str, ...] = ()
     since: Mapping[str, str] = field(default_factory=dict)
-    may_lack: Mapping[str, str] = field(default_factory=dict)
+    may_lack: tuple[str, ...] = ()
 
     def by(self, version: str) -> tuple[str, ...]:
         """The parameters that this Celery sends; an unknown version is the newest."""
         return tuple(name for name in self.parameters if not _older(version, self.since.get(name, "")))
-
-    def lacking(self, version: str) -> tuple[str, ...]:
-        """The parameters without which this Celery sometimes sends it."""
-        return tuple(name for name, since in self.may_lack.items() if not _older(version, since))
 
 
 _FAILED = ("task_id", "exception", "args", "kwargs", "traceback", "einfo")
@@ -50,7 +46,7 @@ SIGNALS: Mapping[str, Sent] = {
     "task_postrun": Sent("task", (*_CALLED, "retval", "state")),
     "task_success": Sent("task", ("result", "runtime"), {"runtime": "5.7"}),
     # A worker that cancels a running task, as it ends or has lost its broker, knows no reason.
-    "task_retry": Sent("task", ("request", "reason", "einfo"), may_lack={"reason": "5.7"}),
+    "task_retry": Sent("task", ("request", "reason", "einfo"), may_lack=("reason",)),
     "task_failure": Sent("task", _FAILED),
     "task_internal_error": Sent("task", (*_FAILED, "request")),
     "task_revoked": Sent("task", ("request", "terminated", "signum", "expired")),

@@ -56,7 +56,7 @@ def test_the_table_has_what_celery_sometimes_leaves_out() -> None:
     lacks: dict[str, set[str]] = {}
     for name, parameters in _sends():
         lacks.setdefault(name, set()).update(set(SIGNALS[name].by(celery.__version__)) - parameters)
-    told = {name: set(signal.lacking(celery.__version__)) for name, signal in SIGNALS.items()}
+    told = {name: set(signal.may_lack) for name, signal in SIGNALS.items()}
     # These are also sent by who hands on what he got.
     others = {"setup_logging", "task_failure", "task_received"}
     assert {name: lacks[name] for name in SIGNALS.keys() & lacks.keys() - others if lacks[name]} == {

@@ -101,7 +101,7 @@ class CelerySignals:
         """Send a signal with what a worker would have sent; `payload` are the arguments that matter.
 
         sender: the task whose signal it is. For `request`, a mapping such as {"retries": 2} is enough.
-        without: arguments that Celery sometimes leaves out, such as the `reason` of task_retry since 5.7.
+        without: arguments that Celery sometimes leaves out, such as the `reason` of task_retry.
 
         Raises LookupError for a signal and TypeError for an argument that Celery never sends, AssertionError
         when nobody listens, and HandlerError.

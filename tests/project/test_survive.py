@@ -7,7 +7,6 @@ import textwrap
 import time
 from collections.abc import Callable, Mapping
 
-import celery
 import pytest
 
 from pytest_celery_health import AskTrials, HandlersSurvive, Snapshot, Trial, Trials, Verdict, judge
@@ -15,7 +14,6 @@ from pytest_celery_health.project.describe import start_trials
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.brokerless import Brokerless
-from pytest_celery_health.signal_table import SIGNALS
 from tests.project.conftest import APP, REPO, SHOP, World, Write, write
 
 Judged = Callable[..., Verdict]
@@ -707,10 +705,7 @@ def test_a_retry_without_its_reason_is_a_warning(shop: Judged) -> None:
     """)
     assert found.healthy
     told = [bare(warning.line()) for warning in found.warnings]
-    if SIGNALS["task_retry"].lacking(celery.__version__):
-        assert told == [
-            "log raised TypeError: log() missing 1 required positional argument: 'reason' for task_retry"
-            " with no reason, as of a task that its worker cancels; wanted no error"
-        ]
-    else:
-        assert not told
+    assert told == [
+        "log raised TypeError: log() missing 1 required positional argument: 'reason' for task_retry"
+        " with no reason, as of a task that its worker cancels; wanted no error"
+    ]
