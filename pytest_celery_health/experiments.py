@@ -80,7 +80,8 @@ class Experiments:
         if self._prober is not None:  # at work while the others are waited for
             self._prober.start()
             self._prober = None
-        for ask in asks:
+        # Drills are played in this thread, one after another: the others are at work meanwhile.
+        for ask in sorted(asks, key=lambda each: not isinstance(each, AskDrills)):
             if ask not in self._found:
                 self._found[ask] = _result(self._waits.pop(ask))
         found = [(ask, self._found[ask]) for ask in asks]
