@@ -1,5 +1,7 @@
+import time
 from datetime import datetime
 
+from celery import current_app
 from django.core.cache import cache
 from django.utils import timezone
 
@@ -17,3 +19,14 @@ def check_beat_health():
 def last_heartbeat():
     heartbeat = cache.get("celery_beat_heartbeat")
     return heartbeat and datetime.fromisoformat(heartbeat)
+
+
+def find_long_running_tasks(threshold_seconds=300):
+    now = time.time()
+    found = []
+    for worker, tasks in (current_app.control.inspect().active() or {}).items():
+        for task in tasks:
+            started = task.get("time_start")
+            if started and now - started > threshold_seconds:
+                found.append({"worker": worker, "task_id": task["id"], "task_name": task["name"]})
+    return found
