@@ -13,7 +13,9 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
+from itertools import cycle
 from time import monotonic
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -32,6 +34,8 @@ LONGEST_WAIT = 1.0
 POLL = 0.01
 #: Of one fetch, so that due answers are not kept waiting.
 MOST_LETTERS = 5000
+#: RabbitMQ makes queues one after another on each channel, most of the time waiting.
+CHANNELS = 16
 
 
 class Letter(NamedTuple):
@@ -338,15 +342,18 @@ class AmqpMailboxes(Mailboxes):
         self._bell.setblocking(False)
 
     def open(self, names: Mapping[int, str]) -> None:
-        # On a channel of its own: a name that another connection has closes the channel (405).
-        with self.connection.channel() as channel:
-            exchange = self.exchange(channel)
-            exchange.declare()
-            for name in names.values():
+        # Not on the channel that consumes: a name that another connection has closes the channel (405).
+        with ExitStack() as stack:
+            number = min(len(names), CHANNELS) or 1
+            channels = [stack.enter_context(self.connection.channel()) for _ in range(number)]
+            exchanges = [self.exchange(channel) for channel in channels]
+            exchanges[0].declare()
+            for name, channel in zip(names.values(), cycle(channels)):
                 queue = self.queue(name)(channel)
                 queue.queue_declare(nowait=True)
                 queue.queue_bind(nowait=True)
-            exchange.declare()  # an answer to this means that all of the above is done
+            for exchange in exchanges:
+                exchange.declare()  # an answer to this means that all of the above is done
         for address, name in names.items():
             self.consuming.basic_consume(
                 queue=self.queue(name).name,
