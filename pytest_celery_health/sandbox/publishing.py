@@ -99,7 +99,7 @@ class _Trial:
         self._world = world
         self._sessions = sessions
         self._ask = ask
-        told = sessions.result()
+        told = sessions.told()
         self._queues: set[str] = set(told["queues"])
         self._backend_too = told["backend"] == "broker"
         self._secrets = secrets_in(world.url)

@@ -22,7 +22,8 @@ def main() -> NoReturn:
     os.dup2(devnull, 0)
     os.close(devnull)
     job = json.loads(_read_line(stdin))
-    os.set_inheritable(job["answer_fd"], False)
+    for name in {"answer_fd", "control_fd"} & job.keys():
+        os.set_inheritable(job[name], False)
     threading.Thread(target=_end_with_parent, args=(stdin,), daemon=True).start()
     # Shown by the parent when it has to give up.
     faulthandler.dump_traceback_later(max(job["timeout"] * 0.9 - 0.05, 0.05), file=os.dup(2))

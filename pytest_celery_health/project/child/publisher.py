@@ -12,7 +12,7 @@ from celery import Celery
 from pytest_celery_health.project.child.describe import describe
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
 from pytest_celery_health.project.child.redirect import redirect
-from pytest_celery_health.project.child.sessions import called, import_clients, serve
+from pytest_celery_health.project.child.sessions import call, import_clients, serve
 
 _NO_BACKEND = ("", "disabled", "disabled://")
 _DEFAULT_PORT = 6379
@@ -78,9 +78,11 @@ class _Publishes:
 
     def do(self, do: str, gives_up: float) -> dict[str, Any]:
         """Call "function" or "then"."""
-        found, said = called(self._functions[do], self._path, gives_up)
-        refused = _refused(found)
-        if refused:
+        called = call(self._functions[do], gives_up)
+        said: dict[str, Any] = {"ended": "returned", "took": called.took}
+        if called.error is not None:
+            said |= {"ended": "raised", "error": called.text(), "at": called.at(self._path)}
+        elif refused := _refused(called.found):
             said |= {"ended": "refused", "error": refused}
         # Those too that a call has made up on its way.
         return {**said, "queues": [str(queue) for queue in self._app.amqp.queues]}

@@ -1,7 +1,7 @@
 """A process that has loaded the app, and forks another for each session: one in which nothing of the project
 has been called yet, as in the process that serves it when that has just begun.
 
-Parent and forks talk through a Unix socket, a line of JSON each way; `project/sessions.py` is the other half.
+Parent and forks talk through a socket each, a line of JSON each way; `project/sessions.py` is the other half.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import faulthandler
 import inspect
 import json
 import os
+import signal
 import socket
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from celery import Celery
@@ -35,26 +37,46 @@ class Serves(Protocol):
 
 
 def serve(job: dict[str, Any], told: Mapping[str, Any], prepare: Callable[..., Callable[[], Serves]]) -> None:
-    """Say that all is loaded, and fork until the parent has enough.
+    """Say that all is loaded, and fork until the parent has gone. Then end, with all forks.
 
-    job: of the parent, with the path of its "socket". told: what it is to know of what was loaded.
+    job: of the parent, with its "control_fd". told: what it is to know of what was loaded.
     prepare: given what a session was opened with, loads what it needs, before the fork, so that it is loaded
         once; what it returns makes, in the fork, what answers there.
     """
     faulthandler.cancel_dump_traceback_later()
-    with _connected(job["socket"]) as line:
-        _say(line, told)
-        with line.makefile("r") as asks:
-            for ask in asks:
-                _open(job, line, prepare, **json.loads(ask))
+    with socket.socket(fileno=job["control_fd"]) as control:
+        _say(control, told)
+        while (asked := _asked(control)) is not None:
+            what, line, output = asked
+            with line:
+                _open(job, control, prepare, what, line, output)
+            os.close(output)
+    # Not by returning: a process that ends by itself leaves its forks to themselves.
+    os.killpg(0, signal.SIGKILL)
+
+
+def _asked(control: socket.socket) -> tuple[dict[str, Any], socket.socket, int] | None:
+    """What a session is opened with, its end of a line, and the file that it writes to; None at the end."""
+    data, descriptors = b"", []
+    while not data.endswith(b"\n"):
+        part, more, _, _ = socket.recv_fds(control, 1 << 16, 2)
+        if not part:
+            return None
+        data += part
+        descriptors += more
+    line, output = descriptors
+    os.set_inheritable(line, False)
+    os.set_inheritable(output, False)
+    return json.loads(data), socket.socket(fileno=line), output
 
 
 def _open(
     job: dict[str, Any],
-    line: socket.socket,
+    control: socket.socket,
     prepare: Callable[..., Callable[[], Serves]],
-    output: str,
     what: dict[str, Any],
+    line: socket.socket,
+    output: int,
 ) -> None:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -62,8 +84,8 @@ def _open(
     try:
         session = prepare(**what)
     except BaseException as error:  # noqa: BLE001 - the user's code, SystemExit too
-        with _connected(job["socket"]) as other:
-            _say(other, {"error": tell(error, job)})
+        with suppress(OSError):  # of a parent that waits no more
+            _say(line, {"error": tell(error, job)})
         return
     with warnings.catch_warnings():
         # Of our thread that waits for the parent's end, which the fork can do without.
@@ -71,8 +93,8 @@ def _open(
         forked = os.fork() == 0
     if forked:
         try:
-            line.close()
-            _serve_session(job["socket"], output, session)
+            control.close()
+            _serve_session(session, line, output)
         finally:
             os._exit(0)
 
@@ -85,25 +107,42 @@ def import_clients(app: Celery) -> None:
         app.backend  # noqa: B018
 
 
-def called(function: Callable[[], Any], path: list[str], gives_up: float) -> tuple[Any, dict[str, Any]]:
-    """What the function of the project returned, and how: "ended" ("returned" or "raised"), "took" in
-    seconds, and for what it raised "error" and "at".
+@dataclass
+class Called:
+    """What a function of the project returned or raised, and the seconds that it took."""
 
-    After `gives_up` seconds the session's output tells the parent where it is.
-    """
+    found: Any
+    error: BaseException | None
+    took: float
+    cpu: float
+
+    def text(self) -> str:
+        """What it raised, in one line."""
+        return f"{type(self.error).__name__}: {' '.join(str(self.error).split())}".removesuffix(": ")
+
+    def at(self, path: list[str]) -> str:
+        """Where of the project's own code, found by `path`, it raised; "" if nowhere."""
+        folders = tuple(os.path.join(folder, "") for folder in path)
+        own = [
+            frame
+            for frame in traceback.extract_tb(None if self.error is None else self.error.__traceback__)
+            if frame.filename.startswith(folders) and "site-packages" not in frame.filename
+        ]
+        return relative(f"{own[-1].filename}:{own[-1].lineno}", path) if own else ""
+
+
+def call(function: Callable[[], Any], gives_up: float) -> Called:
+    """Call it. After `gives_up` seconds the session's output tells the parent where it is."""
     faulthandler.dump_traceback_later(gives_up, file=2)
-    began = time.monotonic()
-    found = None
-    said: dict[str, Any] = {"ended": "returned"}
+    began, cpu = time.monotonic(), time.process_time()
+    found, error = None, None
     try:
         found = awaited(function())
-    except BaseException as error:  # noqa: BLE001 - SystemExit, too
-        text = " ".join(str(error).split())
-        said = {"ended": "raised", "error": f"{type(error).__name__}: {text}".removesuffix(": ")}
-        said["at"] = _where(error, path)
-    said["took"] = time.monotonic() - began
+    except BaseException as raised:  # noqa: BLE001 - SystemExit, too
+        error = raised
+    took, cpu = time.monotonic() - began, time.process_time() - cpu
     faulthandler.cancel_dump_traceback_later()
-    return found, said
+    return Called(found, error, took, cpu)
 
 
 def awaited(found: Any) -> Any:
@@ -117,32 +156,14 @@ def awaited(found: Any) -> Any:
     return asyncio.run(wait())
 
 
-def _where(error: BaseException, path: list[str]) -> str:
-    folders = tuple(os.path.join(folder, "") for folder in path)
-    own = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename.startswith(folders) and "site-packages" not in frame.filename
-    ]
-    return relative(f"{own[-1].filename}:{own[-1].lineno}", path) if own else ""
-
-
-def _serve_session(path: str, output: str, session: Callable[[], Serves]) -> None:
-    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+def _serve_session(session: Callable[[], Serves], line: socket.socket, output: int) -> None:
+    os.dup2(output, 1)
+    os.dup2(output, 2)
     serves = session()
-    with _connected(path) as line:
-        _say(line, {"pid": os.getpid()})
-        with line.makefile("r") as asks:
-            for ask in asks:
-                _say(line, serves.do(**json.loads(ask)))
-
-
-def _connected(path: str) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    line.connect(path)
-    return line
+    _say(line, {"pid": os.getpid()})
+    with line.makefile("r") as asks:
+        for ask in asks:
+            _say(line, serves.do(**json.loads(ask)))
 
 
 def _say(line: socket.socket, what: Mapping[str, Any]) -> None:

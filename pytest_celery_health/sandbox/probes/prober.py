@@ -13,8 +13,10 @@ from typing import Any
 from pytest_celery_health.facts import Answer, AskProbe, Probed, Setting, Unseen
 from pytest_celery_health.masking import mask
 from pytest_celery_health.project.child.load import LoadError
+from pytest_celery_health.project.command import run_command
 from pytest_celery_health.project.info import ProjectError
-from pytest_celery_health.project.probe import Loaded, Session, run_command
+from pytest_celery_health.project.probe import WORK, Caller
+from pytest_celery_health.project.sessions import Sessions
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import FaultError
@@ -56,7 +58,7 @@ class Prober:
         self._found: dict[AskProbe, dict[str, Answer]] = {}
         self._trouble: BaseException | None = None
         self._thread: threading.Thread | None = None
-        self._primed: dict[tuple[AskProbe, str], Session] = {}
+        self._primed: dict[tuple[AskProbe, str], Caller] = {}
         self._over = threading.Event()
         self._told = threading.Event()
         self._whole = threading.Event()
@@ -110,7 +112,7 @@ class Prober:
             world = self._world
             environ = world.environ
             self._url = environ["CELERY_BROKER_URL"]
-            loaded = stack.enter_context(_closing(self._load(environ)))
+            loaded = stack.enter_context(self._load(environ))
             self._scene = Scene(world, loaded)
             stack.callback(self._drop_primed)
             scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
@@ -211,8 +213,8 @@ class Prober:
                 continue
             for name in ask.worlds:
                 if name != _FILLED:
-                    session = self._primed[ask, name] = self._scene.loaded.session(ask.probe)
-                    session.call(name, within=ask.within, queue=self._scene.queue(setting))
+                    caller = self._primed[ask, name] = Caller(self._scene.loaded, ask.probe)
+                    caller.call(name, within=ask.within, queue=self._scene.queue(setting))
 
     def _drop_primed(self) -> None:
         while self._primed:
@@ -222,13 +224,13 @@ class Prober:
 
     def _call_all(self, name: str, asks: list[AskProbe], *, once: bool = False) -> list[Answer]:
         environ = self._world.environ
-        own: AbstractContextManager[Loaded | None] = nullcontext(None)
+        own: AbstractContextManager[Sessions | None] = nullcontext(None)
         if environ["CELERY_BROKER_URL"] != self._url:
-            own = _closing(self._load(environ))
+            own = self._load(environ)
         with own as other, ThreadPoolExecutor(max_workers=8) as pool:
             return list(pool.map(lambda ask: self._call(name, ask, other or self._scene.loaded, once), asks))
 
-    def _call(self, name: str, ask: AskProbe, loaded: Loaded, once: bool) -> Answer:
+    def _call(self, name: str, ask: AskProbe, loaded: Sessions, once: bool) -> Answer:
         probe = ask.probe
         try:
             if probe.command:
@@ -236,23 +238,23 @@ class Prober:
                 assert app is not None
                 seal, environ = self._world.seal, self._world.environ
                 return run_command(app, probe.command, name, within=ask.within, sealed=seal, environ=environ)
-            session = self._primed.pop((ask, name), None) or loaded.session(probe)
-            with session:
-                answer, seen = session.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
+            caller = self._primed.pop((ask, name), None) or Caller(loaded, probe)
+            with caller:
+                answer, seen = caller.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
                 if name == HEALTHY and not once:
-                    answer = self._again(answer, seen, session, ask)
+                    answer = self._again(answer, seen, caller, ask)
                 return answer
         except _TROUBLE as error:
             return Answer(name, unseen=mask(str(error)).partition("\n")[0])
 
-    def _again(self, answer: Answer, seen: dict[str, Any], session: Session, ask: AskProbe) -> Answer:
+    def _again(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
         """Call it again in the same process: what grows with each call is never given back, and only now is
         nothing imported any more."""
         if answer.verdict not in ("healthy", "unhealthy") or answer.took > min(_SLOW, ask.within):
             return answer
         counts = [seen]
         for _ in range(2):
-            later, seen = session.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
+            later, seen = caller.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
             if not seen:
                 return later
             counts.append(seen)
@@ -294,9 +296,9 @@ class Prober:
         half = len(asks) // 2
         return self._leavers(name, asks[:half], before) | self._leavers(name, asks[half:], before)
 
-    def _load(self, environ: Any) -> Loaded:
+    def _load(self, environ: Any) -> Sessions:
         assert self._world.app is not None
-        return Loaded(self._world.app, timeout=_LOAD, sealed=self._world.seal, environ=environ)
+        return Sessions(self._world.app, WORK, timeout=_LOAD, sealed=self._world.seal, environ=environ)
 
 
 _KINDS = {"threads": "thread", "sockets": "connection"}
@@ -306,14 +308,6 @@ def _grows(counts: list[dict[str, Any]], what: str) -> bool:
     """Whether each call leaves more."""
     numbers = [len(each[what]) if what == "threads" else each[what] for each in counts]
     return all(later > earlier for earlier, later in pairwise(numbers))
-
-
-@contextmanager
-def _closing(loaded: Loaded) -> Iterator[Loaded]:
-    try:
-        yield loaded
-    finally:
-        loaded.close()
 
 
 def _relevant(name: str, setting: Setting) -> Setting:

@@ -5,7 +5,7 @@ A state is a function, and a line in `DESERTED` or `HEARTBEATS`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_celery_health.facts import Probe, RunningTask, Setting
 from pytest_celery_health.project.child.load import LoadError, attribute
-from pytest_celery_health.project.probe import Loaded
+from pytest_celery_health.project.probe import Caller
+from pytest_celery_health.project.sessions import Sessions
 from pytest_celery_health.sandbox.faults import FAULTS, Fault, FaultError
 from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER, PASSWORD
 from pytest_celery_health.sandbox.probes import heartbeats
@@ -37,10 +38,10 @@ class Scene:
     """What states are made of: the world, and a process that has loaded the app."""
 
     world: World
-    loaded: Loaded
+    loaded: Sessions
 
     @property
-    def app(self) -> dict[str, Any]:
+    def app(self) -> Mapping[str, Any]:
         """What the app says of itself."""
         return self.loaded.told()
 
@@ -95,13 +96,13 @@ State = Callable[[Scene, Setting], AbstractContextManager[Callable[[], bool] | N
 def _holding(count: Callable[[Setting], int]) -> State:
     @contextmanager
     def act(scene: Scene, setting: Setting) -> Iterator[None]:
-        with scene.loaded.session(_NOTHING) as session, scene.fleet() as fleet:
+        with Caller(scene.loaded, _NOTHING) as caller, scene.fleet() as fleet:
             scene.workers(fleet)
-            session.do("fill", queue=scene.queue(setting), count=count(setting))
+            caller.do("fill", queue=scene.queue(setting), count=count(setting))
             try:
                 yield
             finally:
-                session.do("empty")
+                caller.do("empty")
 
     return act
 
