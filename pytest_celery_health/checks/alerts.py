@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.facts import Ask, AskDrills, Drilled, Ending, Output, Snapshot, Unseen
+from pytest_celery_health.hosts import same_host
+from pytest_celery_health.spelling import meant
 from pytest_celery_health.verdict import Finding
 
 #: The ends of which somebody should hear: the task failed, was given up, or may be lost.
@@ -85,8 +86,7 @@ class AlertsReach(Check):
                 refuse_unknown_end("must_reach", end)
         for end in self.ends:
             refuse_unknown_end("ends", end)
-        if self.pool not in ("", *POOLS):
-            raise ValueError(f'pool is "{self.pool}"; drills know {", ".join(POOLS)}')
+        refuse_unknown_pool(self.pool)
 
     def asks(self) -> Iterable[Ask]:
         wanted = [end for ends in self.must_reach.values() for end in ends]
@@ -126,7 +126,7 @@ class AlertsReach(Check):
             output.name for ending in endings for output in ending.outputs if output.kind == "request"
         )
         known = [output for output in self.must_reach if output not in (_LOG, _METRIC)]
-        others = [host for host in hosts if not any(_is_for(host, output) for output in known)]
+        others = [host for host in hosts if not any(same_host(host, output) for output in known)]
         columns = [*known, *sorted(others), _LOG, _METRIC]
         yield "end", *columns, "handlers' errors"
         for ending in endings:
@@ -153,9 +153,13 @@ def refuse_unknown_end(field: str, end: str, known: Sequence[str] = (*DEATHS, *O
     """Raise ValueError for an end that is neither `known` nor somebody's own, "package.module:END"."""
     if end in known or all(end.partition(":")):
         return
-    near = get_close_matches(end, known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-    raise ValueError(f'{field} has "{end}", which is no end of a drill; {hint}')
+    raise ValueError(f'{field} has "{end}", which is no end of a drill; {meant(end, known)}')
+
+
+def refuse_unknown_pool(pool: str) -> None:
+    """Raise ValueError for a pool that drills do not know; "" is the sandbox's."""
+    if pool not in ("", *POOLS):
+        raise ValueError(f'pool is "{pool}"; drills know {", ".join(POOLS)}')
 
 
 def _silent(ending: Ending, output: str) -> Finding:
@@ -201,9 +205,4 @@ def _fits(output: Output, wanted: str) -> bool:
         return output.kind == "log" and (not name or f"{output.name}.".startswith(f"{name}."))
     if kind == _METRIC:
         return output.kind == "metric" and name in ("", output.name, output.name.removesuffix("_total"))
-    return output.kind == "request" and _is_for(output.name, wanted)
-
-
-def _is_for(host: str, wanted: str) -> bool:
-    host, wanted = host.lower(), wanted.lower()
-    return host == wanted or host.endswith(f".{wanted}")
+    return output.kind == "request" and same_host(output.name, wanted)

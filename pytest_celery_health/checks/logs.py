@@ -6,10 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
-from pytest_celery_health.checks.alerts import POOLS
+from pytest_celery_health.checks.alerts import refuse_unknown_pool
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import first_names, listed, plural
 from pytest_celery_health.facts import (
@@ -21,6 +20,7 @@ from pytest_celery_health.facts import (
     Snapshot,
     Unseen,
 )
+from pytest_celery_health.spelling import meant
 from pytest_celery_health.verdict import Finding
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -75,11 +75,8 @@ class LogsArrive(Check):
         for entry in self.allow:
             kind, colon, name = entry.partition(":")
             if colon and (kind not in KINDS or not name):
-                near = get_close_matches(kind, KINDS, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(KINDS)}"
-                raise ValueError(f'allow has "{entry}"; write "NAME" or "KIND:NAME"; {hint}')
-        if self.pool not in ("", *POOLS):
-            raise ValueError(f'pool is "{self.pool}"; drills know {", ".join(POOLS)}')
+                raise ValueError(f'allow has "{entry}"; write "NAME" or "KIND:NAME"; {meant(kind, KINDS)}')
+        refuse_unknown_pool(self.pool)
 
     def asks(self) -> Iterable[Ask]:
         loggers = [logger for loggers in self.must_reach.values() for logger in loggers]

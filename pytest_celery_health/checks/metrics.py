@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import ClassVar
 from urllib.parse import urlsplit
 
-from pytest_celery_health.checks.alerts import DEATHS, OTHERS, POOLS, refuse_unknown_end
+from pytest_celery_health.checks.alerts import DEATHS, OTHERS, refuse_unknown_end, refuse_unknown_pool
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import first_names, listed, plural
 from pytest_celery_health.durations import Duration, seconds
@@ -98,8 +98,7 @@ class MetricsScraped(Check):
                 refuse_unknown_end("counts", end, COUNTABLE)
         if not self.priorities or not all(0 <= each <= 255 for each in self.priorities):
             raise ValueError("priorities are numbers from 0 to 255, such as [0, 3, 6, 9]")
-        if self.pool not in ("", *POOLS):
-            raise ValueError(f'pool is "{self.pool}"; drills know {", ".join(POOLS)}')
+        refuse_unknown_pool(self.pool)
 
     @property
     def plan(self) -> ScrapePlan:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import listed, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Probed, Setting, Snapshot, Unseen
+from pytest_celery_health.spelling import meant
 from pytest_celery_health.verdict import Finding
 
 #: The faults that a probe may be called in, and what is wrong then: "while ...".
@@ -183,8 +183,7 @@ class ProbeTells(Check):
         if self.depth < 1:
             raise ValueError(f"depth is {self.depth}; write 1 or more")
         if self.worlds and self.worlds not in SETS:
-            near = get_close_matches(self.worlds, SETS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(SETS)}"
+            hint = meant(self.worlds, SETS)
             raise ValueError(f'worlds is "{self.worlds}", which is no set of worlds; {hint}')
         if self.worlds == "gauge" and not self.gauge:
             raise ValueError(
@@ -397,9 +396,7 @@ _OF_ONE_WAY = {
 def _refuse_unknown(key: str, world: str) -> None:
     if world in WORLDS or all(world.partition(":")):
         return
-    near = get_close_matches(world, WORLDS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(WORLDS)}"
-    raise ValueError(f'{key} has "{world}", in which no probe is called; {hint}')
+    raise ValueError(f'{key} has "{world}", in which no probe is called; {meant(world, WORLDS)}')
 
 
 def _while(world: str) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskPublishers, Published, Publishing, Snapshot, Unseen
+from pytest_celery_health.spelling import meant
 from pytest_celery_health.verdict import Finding
 
 #: What can be wrong with the broker while somebody publishes, and what it does then.
@@ -69,8 +69,7 @@ class PublisherEnds(Check):
             raise ValueError(f'when is empty; write ["{USUAL[0]}", "{USUAL[1]}"], say')
         for world in self.when:
             if world not in WORLDS:
-                near = get_close_matches(world, WORLDS, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(WORLDS)}"
+                hint = meant(world, WORLDS)
                 raise ValueError(f'when has "{world}", which is no fault of a broker; {hint}')
 
     def asks(self) -> Iterable[Ask]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPSConnection, responses
 from typing import Any
 
+from pytest_celery_health.hosts import same_host
 from pytest_celery_health.record import http
-from pytest_celery_health.record.recording import same_host
 from pytest_celery_health.record.tap import Tap
 
 

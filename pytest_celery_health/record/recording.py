@@ -11,6 +11,7 @@ from urllib.parse import unquote_plus, urlsplit
 
 from pytest_celery_health.facts import Delivery
 from pytest_celery_health.facts.logs import nobody
+from pytest_celery_health.hosts import same_host
 from pytest_celery_health.masking import HIDDEN, mask
 from pytest_celery_health.record.plain import cut
 
@@ -422,12 +423,6 @@ def _plain(value: object) -> Any:
 
 def _delivery(told: Delivery | Mapping[str, Any]) -> Delivery:
     return told if isinstance(told, Delivery) else Delivery(**told)
-
-
-def same_host(host: str, wanted: str) -> bool:
-    """Whether `host` is `wanted` or a subdomain of it."""
-    host, wanted = host.lower().rstrip("."), wanted.lower().rstrip(".")
-    return host == wanted or host.endswith(f".{wanted}")
 
 
 def one_line(text: str) -> str:

@@ -5,13 +5,13 @@ It keeps its schedule in memory and sends only entries that it was told, each at
 
 from __future__ import annotations
 
-import difflib
 import sys
 from typing import TYPE_CHECKING, Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
 from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+from pytest_celery_health.spelling import meant
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -29,7 +29,12 @@ class OnlyNamed(Scheduler):  # type: ignore[misc]
     def setup_schedule(self) -> None:
         every = self.app.conf.beat_schedule
         names = self.task.asked["entries"]
-        unknown = [_unknown(name, list(every)) for name in names if name not in every]
+        unknown = [
+            f"the app's schedule has no entry {name!r}; "
+            + meant(name, sorted(every), quoted=True, all_of="it has")
+            for name in names
+            if name not in every
+        ]
         if unknown:
             self.task.fail(unknown[0], key="beat", mistakes=unknown)
         self.merge_inplace({name: every[name] for name in names})
@@ -51,13 +56,6 @@ class OnlyNamed(Scheduler):  # type: ignore[misc]
             self.task.tell("unsent", entry=entry.name, why=str(error))
         else:
             self.task.tell("sent", entry=entry.name)
-
-
-def _unknown(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"the app's schedule has no entry {name!r}; did you mean {near[0]!r}?"
-    return f"the app's schedule has no entry {name!r}; it has {', '.join(sorted(known)) or 'none'}"
 
 
 def main(path: str) -> None:

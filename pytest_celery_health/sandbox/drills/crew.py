@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from pytest_celery_health.sandbox.drills.shutdown import Shutdown
 from pytest_celery_health.sandbox.drills.stage import OverError, Stage, about
 from pytest_celery_health.sandbox.processes import alive
 from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.spelling import meant
 
 #: Seconds that a drill may take, and that a worker gets between its first signal and SIGKILL.
 WITHIN = 10.0
@@ -368,11 +368,8 @@ class Drills:
         app = sandbox.target.app
         if not task or app is None or task in app.tasks:
             return
-        near = difflib.get_close_matches(task, app.tasks, n=1)
-        hint = (
-            f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(sorted(app.tasks)) or 'none'}"
-        )
-        raise DrillError(f"{end.name}: the app has no task {task!r}{hint}")
+        hint = meant(task, sorted(app.tasks), quoted=True, all_of="it has")
+        raise DrillError(f"{end.name}: the app has no task {task!r}; {hint}")
 
 
 def _known(end: str | End) -> End:
@@ -380,9 +377,7 @@ def _known(end: str | End) -> End:
         return end
     if end in ENDS:
         return ENDS[end]
-    near = difflib.get_close_matches(end, ENDS, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(ENDS)}"
-    raise DrillError(f"{end!r} is no end of a drill; {hint}")
+    raise DrillError(f"{end!r} is no end of a drill; {meant(end, ENDS, quoted=True)}")
 
 
 def _refuse(end: End, pool: str) -> None:

@@ -6,10 +6,9 @@ Nothing here imports celery before a fault is held.
 
 from __future__ import annotations
 
-import difflib
-
 from pytest_celery_health.sandbox.faults import beats, blocks, brokers, hosts, ways, workers
 from pytest_celery_health.sandbox.faults.base import Fault, FaultError
+from pytest_celery_health.spelling import meant
 
 __all__ = ["FAULTS", "Fault", "FaultError", "known"]
 
@@ -24,6 +23,4 @@ def known(fault: str | Fault) -> Fault:
         return fault
     if fault in FAULTS:
         return FAULTS[fault]
-    near = difflib.get_close_matches(fault, FAULTS, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(FAULTS)}"
-    raise FaultError(f"{fault} is no fault; {hint}")
+    raise FaultError(f"{fault} is no fault; {meant(fault, FAULTS)}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from pytest_celery_health.hosts import same_host
 from pytest_celery_health.sandbox.faults.base import HOST, Fault, FaultError
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 @contextmanager
 def _answering(host: str, answer: int | tuple[int, str] | str, latency: float = 0.0) -> Iterator[None]:
     from pytest_celery_health.record import answers
-    from pytest_celery_health.record.recording import same_host
 
     if not host or "/" in host or ":" in host:
         raise FaultError(f"{host!r} is no host; write a name such as 'hooks.slack.com'")
