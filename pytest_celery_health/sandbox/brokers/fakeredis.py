@@ -32,7 +32,8 @@ def launch(folder: Path, _password: str) -> Launch:
 
 
 # An error reply is raised in the fake's handler, which then hangs up: kombu's NOSCRIPT would cost the
-# connection that SCRIPT LOAD is about to use.
+# connection that SCRIPT LOAD is about to use. With Nagle's algorithm a reply after what was pushed waits for the
+# client's delayed acknowledgement, 40 ms.
 _SERVE = """
 import sys
 from fakeredis import TcpFakeServer
@@ -43,6 +44,8 @@ server = TcpFakeServer(("127.0.0.1", int(sys.argv[1])), server_type="redis")
 server.daemon_threads = True
 
 class Handler(server.RequestHandlerClass):
+    disable_nagle_algorithm = True
+
     def setup(self):
         super().setup()
         read = self.current_client.read_response
