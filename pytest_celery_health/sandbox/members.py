@@ -6,11 +6,13 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_celery_health.sandbox import SandboxError, door, processes
 from pytest_celery_health.sandbox.faults import rig_files
+from pytest_celery_health.sandbox.faults.base import BEAT, WHOLE_WORKER
 from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 
     from pytest_celery_health.sandbox.world import World
 
-BEAT = "beat"
 #: Seconds that a worker gets to stop in order, and of these alone, before its children are asked too.
 _GRACE = 5.0
 _GRACE_ALONE = 0.25
@@ -56,10 +57,10 @@ class Members:
 
     # Workers.
 
-    def start(self) -> None:
-        """Start those that are not there. Returns when all answer and consume."""
+    def start(self, *names: str) -> None:
+        """Start those of these, or of all, that are not there. Returns when they answer and consume."""
         sandbox = self._world.sandbox
-        missing = [each for each in self.all.values() if not self.pids(each.name)]
+        missing = [self.all[name] for name in names or self.all if not self.pids(name)]
         if missing and not self.pids("broker"):
             raise SandboxError("the broker has ended")
         for each in missing:
@@ -178,6 +179,27 @@ class Members:
         if self.beating:
             self._world.sandbox.end_workers(BEAT)
             self.start_beat()
+
+    def revive(self) -> list[str]:
+        """Start workers and beat that ended without a fault of their own. Returns the workers without one."""
+        held = self._world.subjects
+        free = [name for name in self.all if not any(f"{each} of {name}" in held for each in WHOLE_WORKER)]
+        if self.started and free:
+            for name in free:
+                self._world.wait(partial(self._settles, name), f"worker {name} neither works nor ends")
+            self.start(*free)
+        if self.beating and BEAT not in held:
+            self.start_beat()
+        return free if self.started else []
+
+    def _settles(self, name: str) -> bool:
+        """Whether it has ended, or has done what could end it."""
+        return not self.pids(name) or (self.ask(name, do="turn") and self._consumes(self.all[name]))
+
+    def mend(self) -> None:
+        """Have whatever no fault is held in be whole, after one that they all met. Raises SandboxError."""
+        for name in self.revive():
+            self.prove_worker(name)
 
     def prove_worker(self, name: str) -> None:
         """Until it consumes what it is to, and runs a task."""

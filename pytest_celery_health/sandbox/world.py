@@ -111,6 +111,8 @@ class World:
         self.notes: list[str] = []
         #: Entered whenever `url` is another for a while, for who has pointed an app at it.
         self.follow: Callable[[], AbstractContextManager[object]] = nullcontext
+        #: Of a fault that has the broker take nothing more: whether it shall, now.
+        self.fill: Callable[[bool], None] | None = None
         self.spec = spec
         self._lock = threading.RLock()
         self._password = secrets.token_hex(16)
@@ -272,7 +274,8 @@ class World:
             held = Held(self, fault, arguments, self._subjects(fault, arguments))
             self._refuse_beside(held)
             try:
-                held._stack.enter_context(fault.act(self, **arguments))
+                with self._taking(fault.needs):
+                    held._stack.enter_context(fault.act(self, **arguments))
             except FaultError:
                 raise
             except (SandboxError, KeeperGoneError, ProxyError, OSError) as error:
@@ -283,13 +286,39 @@ class World:
             return held
 
     def _let_go(self, held: Held, stack: ExitStack, cut: bool) -> None:
-        self._held.remove(held)
         try:
-            stack.close()
+            with self._taking(held.fault.needs):
+                stack.close()
             if cut:
                 self.cut()
         except (FaultError, SandboxError, KeeperGoneError, ProxyError, OSError) as error:
             self._replace(f"after {held}: {error}")
+        finally:
+            self._held.remove(held)
+
+    @contextmanager
+    def _taking(self, needs: Sequence[str]) -> Iterator[None]:
+        """Have a broker that is to be full take what we do to workers and beat, if that is needed.
+
+        What ended of it meanwhile is there again.
+        """
+        fill = self.fill
+        if fill is None or not {WORKERS, BEAT} & set(needs):
+            yield
+            return
+        self.fill = None
+        fill(False)
+        try:
+            self.members.revive()
+            yield
+        finally:
+            self.fill = fill
+            fill(True)
+
+    @property
+    def subjects(self) -> set[str]:
+        """What faults have spoiled now."""
+        return {each for held in self._held for each in held.subjects}
 
     def cut(self) -> None:
         """Reset every connection of the code under test to the broker and the result backend."""
@@ -309,6 +338,8 @@ class World:
             self.members.start()
         if self.members.beating:
             self.members.start_beat()
+        if self.fill is not None:
+            self.fill(True)
 
     def _require(self, who: str, needs: Sequence[str]) -> None:
         __tracebackhide__ = True
@@ -332,9 +363,11 @@ class World:
                     f' beat = ["heartbeat"] in [tool.celery-health.sandbox]'
                 )
         if WORKERS in needs and not self.members.started:
-            self.members.start()
+            with self._taking(needs):
+                self.members.start()
         if BEAT in needs and not self.members.beating:
-            self.members.start_beat()
+            with self._taking(needs):
+                self.members.start_beat()
         if PREFORK in needs and any(each.kind != "prefork" for each in self.members.all.values()):
             raise FaultError(f"{who}: the pool of the workers here has no processes; it needs prefork")
 

@@ -85,11 +85,7 @@ def test_random_sequences_leave_nothing_behind(broker: str, sequences: int, spec
     sandbox = SandboxSpec(broker=broker, beat=("heartbeat",), start_within=60)
     with World(sandbox, spec) as world:
         world.start(WORKERS, BEAT)
-        # Nothing can be started on a broker that is full, so it is beside nothing here: see test_blocks.py.
-        full = ("broker_blocks",)
-        possible = [
-            name for name in FAULTS if name not in full and not (broker and name.startswith("backend"))
-        ]
+        possible = [name for name in FAULTS if not (broker and name.startswith("backend"))]
         light = [name for name in possible if WORKERS not in FAULTS[name].needs and name not in HEAVY]
         medium = [name for name in possible if name not in light and name not in HEAVY]
         heavy = [name for name in possible if name in HEAVY]

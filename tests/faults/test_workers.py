@@ -103,6 +103,20 @@ def test_not_consuming(world: World, client: Celery, sent: Callable[..., Callabl
 
 
 @slow
+@pytest.mark.parametrize("world", [{"workers": 2}], indirect=True)
+def test_the_end_of_one_fault_leaves_the_worker_of_another_as_it_is(world: World) -> None:
+    with world.hold("worker_killed", worker="w2"):
+        for fault in ("worker_killed", "worker_frozen", "broker_blocks"):
+            with world.hold(fault, **({} if fault == "broker_blocks" else {"worker": "w1"})):
+                pass
+            assert workers(world, "w1")
+            assert workers(world, "w2") == []
+    assert workers(world, "w2")
+    assert mailboxes(world) == 2
+    assert world.notes == []
+
+
+@slow
 def test_other_queue(world: World, client: Celery, sent: Callable[..., Callable[[], bool]]) -> None:
     with whole_again(world, client, sent):
         with world.hold("other_queue", queue="elsewhere"):

@@ -32,8 +32,8 @@ def launch(folder: Path, _password: str) -> Launch:
 
 
 # An error reply is raised in the fake's handler, which then hangs up: kombu's NOSCRIPT would cost the
-# connection that SCRIPT LOAD is about to use. With Nagle's algorithm a reply after what was pushed waits for the
-# client's delayed acknowledgement, 40 ms.
+# connection that SCRIPT LOAD is about to use. With Nagle's algorithm a reply after what was pushed would wait
+# 40 ms for the client's delayed acknowledgement.
 _SERVE = """
 import sys
 from fakeredis import TcpFakeServer

@@ -1,4 +1,8 @@
-"""A broker that takes nothing more: its memory is full. Who reads from it notices nothing."""
+"""A broker that takes nothing more: its memory is full.
+
+RabbitMQ stops reading from who publishes, and goes on delivering. Redis refuses what writes: a worker that
+takes a task from it, or answers remote control, cannot note that there, and ends.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -27,15 +32,24 @@ _NOBODYS = "celery-health.nobody"
 
 @contextmanager
 def _blocks(world: World) -> Iterator[None]:
-    launch = world.sandbox.launch
-    set_limit, blocked = _of_rabbitmq(launch) if launch.url.startswith("amqp") else _of_redis(world, launch)
+    fill = partial(_fill, world)
     try:
-        set_limit(True)
-        world.wait(blocked, "the broker does not block publishers")
+        fill(True)
+        world.fill = fill
         yield
     finally:
-        set_limit(False)
-    world.wait(lambda: not blocked(), "the broker still blocks publishers")
+        world.fill = None
+        fill(False)
+    world.members.mend()
+
+
+def _fill(world: World, full: bool) -> None:
+    """Have the broker that the world has now take nothing more, or everything again."""
+    launch = world.sandbox.launch
+    set_limit, blocked = _of_rabbitmq(launch) if launch.url.startswith("amqp") else _of_redis(world, launch)
+    set_limit(full)
+    still = "does not block" if full else "still blocks"
+    world.wait(lambda: blocked() == full, f"the broker {still} publishers")
 
 
 def _of_redis(world: World, launch: Launch) -> tuple[Callable[[bool], None], Callable[[], bool]]:
@@ -45,8 +59,14 @@ def _of_redis(world: World, launch: Launch) -> tuple[Callable[[bool], None], Cal
         return converse(url.port or 0, f"AUTH {url.password}\r\n{command}\r\nPING\r\n".encode(), b"+PONG")
 
     def set_limit(low: bool) -> None:
-        said = say(f"CONFIG SET maxmemory {int(low)}")
-        if said.count(b"+OK") < 2:
+        heard: list[bytes] = []
+
+        def answers() -> bool:
+            heard.append(say(f"CONFIG SET maxmemory {int(low)}"))
+            return heard[-1] != b""
+
+        world.wait(answers, "the broker does not answer")
+        if heard[-1].count(b"+OK") < 2:
             raise FaultError(f"broker_blocks: {world.sandbox.broker} knows no limit of its memory")
 
     return set_limit, lambda: b"-OOM" in say(f"SETEX {_NOBODYS} 1 x")

@@ -30,7 +30,6 @@ OTHER_QUEUE = f"{QUEUES}other"
 def _no_workers(world: World) -> Iterator[None]:
     world.members.stop(world.members.names(""))
     yield
-    world.members.start()
     _prove(world, "")
 
 
@@ -44,7 +43,6 @@ def _killed(world: World, worker: str = "") -> Iterator[None]:
         processes.send([main], signal.SIGKILL)
     world.wait(lambda: not any(members.pids(name) for name in names), "killed workers are still there")
     yield
-    members.start()
     _prove(world, worker)
 
 
@@ -195,13 +193,13 @@ def _warm_shutdown(world: World, worker: str = "") -> Iterator[None]:
         world.wait(lambda: all(map(stops, names)), "a worker does not shut down")
         yield
     world.wait(lambda: not any(members.pids(name) for name in names), "the shutdown does not end")
-    members.start()
     _prove(world, worker)
 
 
 def _prove(world: World, worker: str) -> None:
-    world.members.start()  # one may have ended of it
-    for name in world.members.names(worker):
+    names = world.members.names(worker)
+    world.members.start(*names)  # one may have ended of it
+    for name in names:
         world.members.prove_worker(name)
 
 
