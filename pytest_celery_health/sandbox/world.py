@@ -346,7 +346,10 @@ class World:
         if set(needs) <= {HOST}:
             return
         if not self.sandbox.launch.argv:
-            raise FaultError(f"{who}: {self.sandbox.broker} is no server, so nothing can be wrong with it")
+            raise FaultError(
+                f"{who}: {self.sandbox.broker} is no server that could fail, nor can a worker or beat"
+                " reach it; name another broker in [tool.celery-health.sandbox]"
+            )
         if BACKEND in needs and not self._has_backend:
             broker = who.replace(BACKEND, BROKER)
             raise FaultError(f"{who}: results go through the broker here (rpc://), so hold {broker}")

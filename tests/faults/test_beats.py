@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pytest_celery_health.project.info import AppSpec
+from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
@@ -90,3 +93,19 @@ def test_workers_and_beat_may_fail_together(world: World, heartbeats: Path) -> N
         pass
     assert comes(heartbeats)
     assert world.notes == []
+
+
+def test_beat_fails_on_a_fake_too(spec: AppSpec, tmp_path: Path) -> None:
+    heartbeats = tmp_path / "heartbeat"
+    sandbox = SandboxSpec(broker="fakeredis", beat=("heartbeat",), start_within=60)
+    with World(sandbox, replace(spec, env={"SCRATCH": str(tmp_path)})) as world:
+        world.start(WORKERS, BEAT)
+        assert comes(heartbeats)
+        for fault in ("beat_stalled", "beat_stopped"):
+            with world.hold(fault):
+                assert stands(heartbeats)
+            assert comes(heartbeats)
+        with world.hold("beat_twice"):
+            assert workers(world, "beat2")
+        assert workers(world, "beat2") == []
+        assert world.notes == []

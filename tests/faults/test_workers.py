@@ -294,6 +294,7 @@ def test_one_of_two_workers_may_be_named(world: World, client: Celery) -> None:
     "world",
     [
         {"broker": "rabbitmq-server"},
+        {"broker": "fakeredis"},
         {"broker": "redis-server", "pool": "threads"},
         {"pool": "solo"},
     ],

@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 import redis
 from celery import Celery
+from kombu import Connection
 
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.faults import FAULTS, Fault
-from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
+from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
 from pytest_celery_health.sandbox.faults.here import CeleryFaults
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
@@ -146,10 +149,6 @@ def test_two_faults_that_exclude_each_other_are_an_error_and_others_are_not(worl
 
 
 def test_what_is_not_possible_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with World(SandboxSpec(broker="memory")) as world:
-        assert world.url == "memory://"
-        with refused("broker_hangs: memory is no server, so nothing can be wrong with it"):
-            world.enter("broker_hangs")
     with World(SandboxSpec()) as world:
         with refused('no_workers: no app to start workers of; set app = "..." in [tool.celery-health]'):
             world.enter("no_workers")
@@ -158,8 +157,22 @@ def test_what_is_not_possible_is_refused_with_the_remedy(tmp_path: Path) -> None
     remedy = 'name what it shall send, such as beat = ["heartbeat"] in [tool.celery-health.sandbox]'
     with World(SandboxSpec(), AppSpec("tiny:app", tmp_path)) as world, refused(remedy):
         world.enter("beat_stalled")
-    with World(SandboxSpec(broker="fakeredis")) as world, refused("asks for no password"):
-        world.enter("broker_wrong_password")
+
+
+@pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.needs != (HOST,)])
+def test_a_broker_that_is_no_server_has_no_faults(world_of: MakeWorld, name: str) -> None:
+    world = world_of("memory")
+    assert world.url == "memory://"
+    with refused(f"{name}: memory is no server that could fail, nor can a worker or beat reach it; name"):
+        world.enter(name)
+    with world.hold("host_refuses", "hooks.slack.com"):
+        pass
+
+
+@pytest.mark.parametrize("side", ["broker", "backend"])
+def test_a_fake_that_asks_for_no_password_says_so(world_of: MakeWorld, side: str) -> None:
+    with refused(f"{side}_wrong_password: fakeredis {version('fakeredis')} asks for no password"):
+        world_of("fakeredis").enter(f"{side}_wrong_password")
 
 
 @pytest.mark.slow
@@ -167,8 +180,41 @@ def test_results_that_go_through_the_broker_have_no_faults_of_their_own(world_of
     world = world_of("rabbitmq-server")
     assert world.url.startswith("amqp://")
     assert world.result == "rpc://"
-    with refused("backend_hangs: results go through the broker here (rpc://), so hold broker_hangs"):
-        world.enter("backend_hangs")
+    for name in [name for name in FAULTS if name.startswith("backend_")]:
+        broker = name.replace("backend", "broker")
+        with refused(f"{name}: results go through the broker here (rpc://), so hold {broker}"):
+            world.enter(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broker", ["fakeredis", "rabbitmq-server"])
+def test_other_brokers_restart_empty_and_fail_over_too(world_of: MakeWorld, broker: str, app: Celery) -> None:
+    world = world_of(broker)
+    hello = b"*1\r\n$4\r\nPING\r\n" if world.url.startswith("redis") else b"AMQP\x00\x00\x09\x01"
+    app.conf.broker_transport_options = {}
+    with CeleryFaults(world, app) as faults:
+        app.send_task("anything", queue="orders")
+        assert waiting(direct(world), "orders") == 1
+        with faults.broker_restarts_empty():
+            assert waiting(direct(world), "orders") == 0
+            assert greeting(world.url, hello, silence=5) == "answers"
+        with faults.broker_fails_over():
+            first, second = app.conf.broker_url.split(";")
+            assert greeting(first, hello) == "refused"
+            app.send_task("anything", queue="orders")
+            assert (waiting(direct(world), "orders"), waiting(second, "orders")) == (0, 1)
+        app.send_task("anything", queue="orders")
+        assert waiting(direct(world), "orders") == 1
+        with Connection(direct(world)) as connection:
+            connection.default_channel.queue_delete("orders")
+    assert world.notes == []
+
+
+def waiting(url: str, queue: str) -> int:
+    """How many messages a client of the broker finds in a queue; 0 if there is none."""
+    with Connection(url) as connection, suppress(*connection.channel_errors):
+        return int(connection.default_channel.queue_declare(queue, passive=True).message_count)
+    return 0
 
 
 @pytest.mark.slow
