@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 from tests.drills.conftest import ALERTS, TINY
+from tests.support.own_run import (
+    MARKED,
+    assert_nothing_is_left_after,
+    prepare,
+    run,
+    run_live,
+    seen_by_processes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -28,16 +32,10 @@ def test_every_death_is_alerted(celery_drill, end):
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    prepare(monkeypatch)
     pytester.makepyprojecttoml(CONTRACT)
     pytester.makepyfile(tiny=TINY + ALERTS, test_it=TEST)
     return pytester
-
-
-def run(project: pytest.Pytester, *args: str) -> pytest.RunResult:
-    return project.runpytest_subprocess("-p", "celery_health", "-W", "error", *args, timeout=60)
 
 
 def test_it_works_in_an_ordinary_run(project: pytest.Pytester) -> None:
@@ -45,7 +43,7 @@ def test_it_works_in_an_ordinary_run(project: pytest.Pytester) -> None:
 
 
 def test_it_works_in_a_health_run(project: pytest.Pytester) -> None:
-    project.makepyfile(test_it="import pytest\npytestmark = pytest.mark.celery_health\n" + TEST)
+    project.makepyfile(test_it=MARKED + TEST)
     found = run(project, "--celery-health")
     found.assert_outcomes(passed=3)
 
@@ -73,18 +71,12 @@ def test_each_process_of_xdist_has_workers_of_its_own(project: pytest.Pytester) 
             Path(f"seen-{os.environ['PYTEST_XDIST_WORKER']}-{worker}").touch()
         """
     )
-    run(project, "-p", "xdist", "-n", "2", "--dist", "load").assert_outcomes(passed=4)
-    seen = [path.name.split("-")[1:] for path in project.path.glob("seen-*")]
+    seen = seen_by_processes(project)
     assert len({worker for _, worker in seen}) == len({process for process, _ in seen}) == len(seen)
 
 
 def test_it_refuses_a_live_target(project: pytest.Pytester) -> None:
-    project.makepyprojecttoml(
-        CONTRACT
-        + '[tool.celery-health.target.staging]\nbroker = "redis://127.0.0.1:1/0"\nexpect_host = "127.0.0.1"\n'
-    )
-    project.makepyfile(test_it="import pytest\npytestmark = pytest.mark.celery_health\n" + TEST)
-    found = run(project, "--celery-health", "--celery-health-target=staging")
+    found = run_live(project, CONTRACT, TEST)
     found.assert_outcomes(errors=3)
     found.stdout.fnmatch_lines(
         ["*celery_drill: a drill starts workers and sends to them; the target staging is only looked at"]
@@ -128,23 +120,10 @@ def test_nothing_is_left_after(project: pytest.Pytester, number: signal.Signals)
         """
     )
     (project.path / "tiny.py").write_text(TINY + ALERTS + "\nBOUND = {}\n")
-    command = [sys.executable, "-m", "pytest", "-p", "celery_health", "-q"]
-    with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as pytest_process:
-        await_file(project.path / "up")
-        worker = psutil.Process(int((project.path / "up").read_text()))
-        keeper = psutil.Process(worker.ppid())
-        everything = [keeper, *keeper.children(recursive=True)]
+
+    def keeper_of(pid: str) -> tuple[psutil.Process, Path]:
+        worker = psutil.Process(int(pid))
         folder = next(Path(arg).parent for arg in worker.cmdline() if arg.endswith("w1.json"))
-        assert folder.exists()
-        pytest_process.send_signal(number)
-        pytest_process.communicate(timeout=30)
-    _, alive = psutil.wait_procs(everything, timeout=15)
-    assert not alive
-    assert not folder.exists()
+        return psutil.Process(worker.ppid()), folder
 
-
-def await_file(path: Path) -> None:
-    over = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < over, f"{path.name} did not come: {os.listdir(path.parent)}"
-        time.sleep(0.01)
+    assert_nothing_is_left_after(number, project, keeper_of)

@@ -13,7 +13,8 @@ from pytest_celery_health.sandbox import SandboxSpec
 from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
-from tests.faults.witness import stopped, wait_until, workers
+from tests.faults.witness import stopped, workers
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
 

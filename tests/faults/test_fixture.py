@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +10,14 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 from tests.faults.conftest import NOWHERE
+from tests.support.own_run import (
+    MARKED,
+    assert_nothing_is_left_after,
+    prepare,
+    run,
+    run_live,
+    seen_by_processes,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -69,16 +74,10 @@ def test_it_stays_green_where_nothing_is_consumed(celery_faults):
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setenv("COLUMNS", "300")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    prepare(monkeypatch)
     pytester.makepyprojecttoml(CONTRACT)
     pytester.makepyfile(tiny=TINY, health=HEALTH, test_it=WORKER_TEST)
     return pytester
-
-
-def run(project: pytest.Pytester, *args: str) -> pytest.RunResult:
-    return project.runpytest_subprocess("-p", "celery_health", "-W", "error", *args, timeout=90)
 
 
 def test_it_finds_a_check_that_does_not_turn_red(project: pytest.Pytester) -> None:
@@ -88,7 +87,7 @@ def test_it_finds_a_check_that_does_not_turn_red(project: pytest.Pytester) -> No
 
 
 def test_it_works_in_a_health_run(project: pytest.Pytester) -> None:
-    project.makepyfile(test_it="import pytest\npytestmark = pytest.mark.celery_health\n" + WORKER_TEST)
+    project.makepyfile(test_it=MARKED + WORKER_TEST)
     run(project, "--celery-health").assert_outcomes(passed=2, failed=1)
 
 
@@ -141,12 +140,7 @@ def test_without_an_app_it_says_how_to_begin(project: pytest.Pytester) -> None:
 
 
 def test_it_refuses_a_live_target(project: pytest.Pytester) -> None:
-    project.makepyprojecttoml(
-        CONTRACT
-        + '[tool.celery-health.target.staging]\nbroker = "redis://127.0.0.1:1/0"\nexpect_host = "127.0.0.1"\n'
-    )
-    project.makepyfile(test_it="import pytest\npytestmark = pytest.mark.celery_health\n" + WORKER_TEST)
-    found = run(project, "--celery-health", "--celery-health-target=staging")
+    found = run_live(project, CONTRACT, WORKER_TEST)
     found.assert_outcomes(errors=3)
     found.stdout.fnmatch_lines(
         ["*celery_faults: a fault breaks what it is held in; the target staging is only looked at"]
@@ -211,8 +205,7 @@ def test_each_process_of_xdist_has_a_world_of_its_own(project: pytest.Pytester) 
             Path(f"seen-{os.environ['PYTEST_XDIST_WORKER']}-{celery_faults.world.proxy('broker').port}").touch()
         """
     )
-    run(project, "-p", "xdist", "-n", "2", "--dist", "load").assert_outcomes(passed=4)
-    seen = [path.name.split("-")[1:] for path in project.path.glob("seen-*")]
+    seen = seen_by_processes(project)
     assert len({port for _, port in seen}) == len({process for process, _ in seen}) == len(seen)
 
 
@@ -231,18 +224,9 @@ def test_nothing_is_left_after(project: pytest.Pytester, number: signal.Signals)
                 time.sleep(60)
         """
     )
-    command = [sys.executable, "-m", "pytest", "-p", "celery_health", "-q"]
-    with subprocess.Popen(command, cwd=project.path, stdout=subprocess.PIPE, text=True) as pytest_process:
-        over = time.monotonic() + 30
-        while not (project.path / "up").exists():
-            assert time.monotonic() < over, os.listdir(project.path)
-            time.sleep(0.01)
-        pid, folder = (project.path / "up").read_text().split()
-        keeper = psutil.Process(int(pid))
-        everything = [keeper, *keeper.children(recursive=True)]
-        assert len(everything) >= 4
-        pytest_process.send_signal(number)
-        pytest_process.communicate(timeout=60)
-    _, alive = psutil.wait_procs(everything, timeout=20)
-    assert not alive
-    assert not Path(folder).exists()
+
+    def keeper_of(text: str) -> tuple[psutil.Process, Path]:
+        pid, folder = text.split()
+        return psutil.Process(int(pid)), Path(folder)
+
+    assert_nothing_is_left_after(number, project, keeper_of)

@@ -18,8 +18,9 @@ from pytest_celery_health.sandbox import SandboxSpec, brokers
 from pytest_celery_health.sandbox.faults import FAULTS, FaultError
 from pytest_celery_health.sandbox.faults.base import BEAT, WORKERS
 from pytest_celery_health.sandbox.world import World
-from tests.faults.witness import direct, greeting, keys, wait_until
+from tests.faults.witness import direct, greeting, keys
 from tests.sandbox.remains import Remains
+from tests.support.timing import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -16,7 +16,8 @@ from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.faults.base import WORKERS
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
-from tests.faults.witness import direct, keys, mailboxes, redis_cli, stopped, wait_until, workers
+from tests.faults.witness import direct, keys, mailboxes, redis_cli, stopped, workers
+from tests.support.timing import wait_until
 
 #: Seconds in which a task that nobody runs is not run.
 SILENCE = 0.3

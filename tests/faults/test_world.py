@@ -25,8 +25,9 @@ from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
 from pytest_celery_health.sandbox.faults.here import CeleryFaults
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
-from tests.faults.witness import direct, greeting, keys, redis_cli, refused, wait_until
+from tests.faults.witness import direct, greeting, keys, redis_cli, refused
 from tests.sandbox.remains import Remains
+from tests.support.timing import wait_until
 
 PROBE = """
 import json, os, redis

@@ -6,8 +6,6 @@ import errno
 import re
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,13 +17,6 @@ from pytest_celery_health.sandbox.world import World
 
 #: Seconds in which nothing comes where nothing is to come.
 SILENCE = 0.1
-
-
-def wait_until(holds: Callable[[], object], within: float = 15.0) -> None:
-    over = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < over, "it did not come true in time"
-        time.sleep(0.01)
 
 
 def greeting(url: str, words: bytes, silence: float = SILENCE) -> str:

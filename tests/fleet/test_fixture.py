@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import own_run
+
 slow = pytest.mark.slow
 
 CONTRACT = '[tool.celery-health]\napp = "shop:app"\n'
@@ -42,10 +44,7 @@ def test_finds_stuck_tasks(celery_fleet):
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    for name in ("CI", "PYTEST_ADDOPTS", "REDIS_URL", "CELERY_BROKER_URL"):
-        monkeypatch.delenv(name, raising=False)
+    own_run.prepare(monkeypatch, "REDIS_URL", "CELERY_BROKER_URL")
     pytester.makepyprojecttoml(CONTRACT + SANDBOX)
     pytester.makepyfile(shop=SHOP)
     return pytester
@@ -53,7 +52,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
 
 def run(project: pytest.Pytester, test: str, *args: str) -> pytest.RunResult:
     project.makepyfile(test_it=test)
-    return project.runpytest_subprocess("-p", "celery_health", "-W", "error", "-v", *args, timeout=90)
+    return own_run.run(project, "-v", *args)
 
 
 def test_code_under_test_sees_what_the_test_says(project: pytest.Pytester) -> None:
@@ -243,19 +242,13 @@ def test_the_broker_of_the_contract(project: pytest.Pytester) -> None:
 
 @slow
 def test_it_works_in_a_health_run(project: pytest.Pytester) -> None:
-    test = "import pytest\npytestmark = pytest.mark.celery_health\n" + STUCK.replace("THRESHOLD", "300")
-    found = run(project, test, "--celery-health")
+    found = run(project, own_run.MARKED + STUCK.replace("THRESHOLD", "300"), "--celery-health")
     found.assert_outcomes(passed=1)
 
 
 @slow
 def test_it_refuses_a_live_target(project: pytest.Pytester) -> None:
-    project.makepyprojecttoml(
-        CONTRACT
-        + '[tool.celery-health.target.staging]\nbroker = "redis://127.0.0.1:1/0"\nexpect_host = "127.0.0.1"\n'
-    )
-    test = "import pytest\npytestmark = pytest.mark.celery_health\n" + STUCK.replace("THRESHOLD", "300")
-    found = run(project, test, "--celery-health", "--celery-health-target=staging")
+    found = own_run.run_live(project, CONTRACT, STUCK.replace("THRESHOLD", "300"))
     found.assert_outcomes(errors=1)
     found.stdout.fnmatch_lines(
         ["*celery_fleet: it needs a broker of its own to send to; the target staging is only looked at"]

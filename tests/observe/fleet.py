@@ -10,31 +10,19 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
-T = TypeVar("T")
+from tests.support.timing import wait_until
+
 HERE = Path(__file__).parent
 RABBIT = os.environ.get("TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
 _SERVER = ("--bind", "127.0.0.1", "--save", "", "--databases", "500")
-
-
-def wait_until(condition: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
-    """What `condition` returns once it is true; fails after `within` seconds."""
-    end = time.monotonic() + within
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            pytest.fail(f"{what or condition} did not come true within {within} s")
-        time.sleep(0.01)
 
 
 def free_port() -> int:

@@ -15,8 +15,8 @@ from redis import Redis
 
 from pytest_celery_health import AskBeat, BeatFresh, Unseen, judge
 from pytest_celery_health.observe.beat.redbeat import last_run
-from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
+from tests.support.timing import wait_until
 
 
 class RedBeat:

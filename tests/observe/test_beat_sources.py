@@ -20,9 +20,8 @@ from pytest_celery_health.observe import beat
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxSpec
-from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
-from tests.support.timing import in_time
+from tests.support.timing import in_time, wait_until
 
 KEY = "celery_beat_heartbeat"
 

@@ -20,8 +20,9 @@ from pytest_celery_health.facts import AskQueues, AskWorkers, Unseen, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.replies import PREFIX
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import Server, StartWorker, wait_until
+from tests.observe.fleet import Server, StartWorker
 from tests.observe.proxy import proxied
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,8 @@ import trustme
 from pytest_celery_health.facts import AskQueues, AskWorkers, Queue, Unseen, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import Server, StartRedis, StartWorker, free_port, wait_until
+from tests.observe.fleet import Server, StartRedis, StartWorker, free_port
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -26,9 +26,9 @@ from pytest_celery_health.facts import (
 from pytest_celery_health.observe import clock
 from pytest_celery_health.observe.look import Look, look
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import StartRedis, StartWorker, free_port, wait_until
+from tests.observe.fleet import StartRedis, StartWorker, free_port
 from tests.observe.proxy import close, hang, http, proxied, server
-from tests.support.timing import in_time
+from tests.support.timing import in_time, wait_until
 
 SECRET = "s3cr/t"
 ASKS = (AskWorkers(), AskQueues(("celery",), unacked=True), AskBeat("redis:heartbeat"))

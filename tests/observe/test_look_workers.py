@@ -14,8 +14,8 @@ from conftest import IMPOSSIBLE
 from pytest_celery_health.facts import AskBeat, AskQueues, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import Server, StartWorker, wait_until
-from tests.support.timing import in_time
+from tests.observe.fleet import Server, StartWorker
+from tests.support.timing import in_time, wait_until
 
 
 def workers_of(

@@ -10,8 +10,8 @@ from kombu import Queue as KombuQueue
 
 from pytest_celery_health import AskQueues, Queue, Unseen
 from pytest_celery_health.observe import queues
-from tests.observe.fleet import wait_until
 from tests.observe.scene import Scene
+from tests.support.timing import wait_until
 
 
 @pytest.fixture

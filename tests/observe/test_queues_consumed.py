@@ -14,8 +14,8 @@ from kombu import Connection
 from pytest_celery_health import Progress, Queue, QueueDepth, Unseen, Worker, Workers, judge
 from pytest_celery_health.observe import queues
 from pytest_celery_health.observe.queues.progress import growth
-from tests.observe.fleet import wait_until
 from tests.observe.scene import Scene
+from tests.support.timing import wait_until
 
 PREFORK = ("-P", "prefork", "-c", "1", "--without-mingle")
 

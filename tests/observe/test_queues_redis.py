@@ -8,8 +8,8 @@ from redis import Redis
 
 from pytest_celery_health import AskQueues, Queue, Unseen, Worker, Workers
 from pytest_celery_health.observe import queues
-from tests.observe.fleet import wait_until
 from tests.observe.scene import INFO, Scene
+from tests.support.timing import wait_until
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from pytest_celery_health.facts import AskWorkers, RunningTask, Unseen, Worker, 
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.replies import NOBODY, REPLY_LIMIT, Tally
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import wait_until
+from tests.support.timing import wait_until
 
 GOOD: dict[str, Any] = {
     "ping": {"ok": "pong"},

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -9,6 +14,10 @@ import pytest_celery_health.session  # noqa: F401 - once, not in each run of pyt
 from tests.observe.fleet import Server, import_for_looks, start_redis_server
 
 SECRET = "s3cr3t-of-staging"
+
+REPO = Path(__file__).parents[2]
+#: A live target, which nothing may reach.
+LIVE = '[tool.celery-health.target.staging]\nbroker = "env:STAGING"\nexpect_host = "redis.stg.internal"\n'
 
 CHECKS = '''
 from dataclasses import dataclass
@@ -83,6 +92,35 @@ class Project:
         if "-n" in args:
             return self.pytester.runpytest_subprocess(*PLUGIN, "-p", "xdist", *args, timeout=120)
         return self.pytester.runpytest_inprocess(*PLUGIN, *HERE, *args)
+
+    def with_junit(self, *args: str) -> tuple[pytest.RunResult, dict[str, str]]:
+        """A health run, and the properties in its JUnit report."""
+        result = self.run("--junitxml=health.xml", "-o", "junit_family=xunit1", *args)
+        properties = ET.parse(self.pytester.path / "health.xml").iter("property")
+        return result, {each.attrib["name"]: each.attrib["value"] for each in properties}
+
+
+def run(root: Path, *args: str, within: float = 60) -> subprocess.CompletedProcess[str]:
+    """A health run of a project that is there, in a process of its own."""
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "--celery-health",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+            *args,
+        ],
+        cwd=root,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
 
 
 @pytest.fixture

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-from pathlib import Path
-
 import pytest
 
-from tests.plugin.conftest import Project
-from tests.plugin.test_survive_rows import run
+from tests.plugin.conftest import REPO, Project, run
 
-REPO = Path(__file__).parents[2]
 APP = """
 from celery import Celery, signals
 from pytest_celery_health.sandbox.drills.ends import End
@@ -39,7 +34,7 @@ must_reach."hooks.slack.com" = ["raises", "shop:OUT_OF_STOCK", "unregistered"]
 def test_a_death_that_nobody_is_told_of(project: Project) -> None:
     project.pytester.makepyfile(shop=APP)
     project.contract(ROW)
-    result = project.run("--junitxml=health.xml", "-o", "junit_family=xunit1")
+    result, said = project.with_junit()
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -55,10 +50,6 @@ def test_a_death_that_nobody_is_told_of(project: Project) -> None:
         ]
     )
     assert "s3cr3t" not in result.stdout.str()
-    said = {
-        each.get("name"): each.get("value")
-        for each in ET.parse(project.pytester.path / "health.xml").iter("property")
-    }
     assert said["unregistered.reaches"] == "log"
     assert said["raises.reaches"].startswith("hooks.slack.com")
     assert said["expired.reaches"] == ""
@@ -77,23 +68,6 @@ def test_mistakes_in_the_contract_are_told_before_anything_starts(project: Proje
             "*must_reach is missing; wanted a table of a list of text",
         ]
     )
-
-
-def test_a_live_target_is_never_the_place(project: Project) -> None:
-    project.pytester.makepyfile(shop=APP)
-    project.contract(
-        ROW,
-        '[tool.celery-health.target.staging]\nbroker = "env:STAGING"\nexpect_host = "redis.stg.internal"\n',
-    )
-    assert project.run("--celery-health-target=staging").ret == 5
-
-
-def test_no_app_at_hand(project: Project) -> None:
-    project.pytester.makepyfile(shop="import os\nos.environ['MISSING']\n")
-    project.contract(ROW)
-    result = project.run()
-    assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR *alerts* - cannot tell: *KeyError: 'MISSING'*"])
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugin.test_survive_rows import run
+from tests.plugin.conftest import run
 
 pytestmark = pytest.mark.slow
 PROJECTS = Path(__file__).parents[1] / "projects"

@@ -94,13 +94,6 @@ redis.Redis.from_url(os.environ["QUEUE_URL"]).set("seen", 1)
     result.stdout.fnmatch_lines(["2 checks: 2 healthy *"])
 
 
-def test_an_app_that_does_not_load_is_unknown(project: Project) -> None:
-    write(project, "raise KeyError('SECRET_KEY')\n", ROW)
-    result = project.run()
-    assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR *handlers* - cannot tell: shop:app failed to load: KeyError: *"])
-
-
 def test_a_live_target_is_not_reached_by_the_code_that_runs(
     project: Project, staging: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from tests.observe.fleet import wait_until
 from tests.observe.proxy import close, hang, http, server
 from tests.plugin.conftest import PLUGIN, SECRET, STAGING, Project
+from tests.support.timing import wait_until
 
 TARGET = "--celery-health-target=staging"
 

@@ -77,15 +77,6 @@ def test_rows_of_one_pool_share_what_was_seen(project: Project) -> None:
 
 
 @pytest.mark.slow
-def test_an_app_that_does_not_load_is_unknown(project: Project) -> None:
-    project.pytester.makepyfile(shop="raise KeyError('SECRET_KEY')\n")
-    project.contract(ROW)
-    result = project.run()
-    assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR *logs* - cannot tell: *KeyError: 'SECRET_KEY'*"])
-
-
-@pytest.mark.slow
 def test_a_handler_that_hangs_is_unknown_and_ends(project: Project) -> None:
     hangs = """
 class Hangs(logging.Handler):

@@ -6,8 +6,7 @@ import sys
 
 import pytest
 
-from tests.plugin.conftest import Project
-from tests.plugin.test_survive_rows import REPO, run
+from tests.plugin.conftest import REPO, Project, run
 
 ROW = """
 [tool.celery-health.check.depths]
@@ -93,13 +92,3 @@ def test_without_the_library_that_reads_scrapes(project: Project, monkeypatch: p
             " here; pip install prometheus-client"
         ]
     )
-
-
-def test_a_live_target_is_never_the_place(project: Project) -> None:
-    """Queues are filled, and a broker is stopped, in the sandbox only."""
-    project.pytester.makepyfile(shop="raise AssertionError('loaded')")
-    project.contract(
-        ROW,
-        '[tool.celery-health.target.staging]\nbroker = "env:STAGING"\nexpect_host = "redis.stg.internal"\n',
-    )
-    assert project.run("--celery-health-target=staging").ret == 5

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
-from pathlib import Path
-
 import pytest
 
-from tests.plugin.conftest import Project
-from tests.plugin.test_survive_rows import run
+from tests.plugin.conftest import REPO, Project, run
 
-REPO = Path(__file__).parents[2]
 APP = """
 from celery import Celery
 app = Celery("shop", broker="redis://production.example:6379/0")
@@ -33,7 +28,7 @@ when = ["broker_hangs"]
 def test_a_web_request_that_hangs_with_the_broker(project: Project) -> None:
     project.pytester.makepyfile(shop=APP)
     project.contract(ROW)
-    result = project.run("--junitxml=health.xml", "-o", "junit_family=xunit1")
+    result, said = project.with_junit()
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
@@ -46,10 +41,6 @@ def test_a_web_request_that_hangs_with_the_broker(project: Project) -> None:
             " at shop.py:8; wanted an end within 1 s (socket_timeout *",
         ]
     )
-    said = {
-        each.get("name"): each.get("value")
-        for each in ET.parse(project.pytester.path / "health.xml").iter("property")
-    }
     assert float(said["broker_hangs.used.took"] or 0) == 1
 
 
@@ -66,15 +57,6 @@ def test_mistakes_in_the_contract_are_told_before_anything_starts(project: Proje
             "*call is missing; wanted text",
         ]
     )
-
-
-def test_a_live_target_is_never_the_place(project: Project) -> None:
-    project.pytester.makepyfile(shop=APP)
-    project.contract(
-        ROW,
-        '[tool.celery-health.target.staging]\nbroker = "env:STAGING"\nexpect_host = "redis.stg.internal"\n',
-    )
-    assert project.run("--celery-health-target=staging").ret == 5
 
 
 def test_what_does_not_load_is_unknown(project: Project) -> None:

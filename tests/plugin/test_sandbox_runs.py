@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
-from tests.observe.fleet import Server, wait_until
+from tests.observe.fleet import Server
 from tests.plugin.conftest import PLUGIN
 from tests.support.decoy import Decoy
+from tests.support.timing import wait_until
 
 REPO = Path(__file__).parents[2]
 PROJECTS = REPO / "tests" / "projects"

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import REPO, Project, run
 
-REPO = Path(__file__).parents[2]
 ROW = '[tool.celery-health.check.alerts]\nuse = "survive"\n'
 APP = """
 from celery import Celery, signals
@@ -26,28 +21,6 @@ def charge(): ...
 def alert(sender, exception, **kwargs):
     {body}
 """
-
-
-def run(root: Path, *args: str, within: float = 60) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "--celery-health",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-            *args,
-        ],
-        cwd=root,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        timeout=within,
-        check=False,
-    )
 
 
 def test_the_guides_handlers_are_red_each_for_its_reason() -> None:
@@ -157,23 +130,3 @@ def test_rows_of_two_budgets_share_the_calls(project: Project) -> None:
             "wanted an end within 2 s",
         ]
     )
-
-
-def test_an_app_that_does_not_load(project: Project) -> None:
-    project.pytester.makepyfile(shop="import os\nos.environ['MISSING']\n")
-    project.contract(ROW)
-    result = project.run()
-    assert result.ret == 6
-    result.stdout.fnmatch_lines(["ERROR *alerts* - cannot tell: shop:app failed to load: KeyError: *"])
-
-
-def test_a_live_target_is_never_the_place(project: Project) -> None:
-    """Handlers are called in the sandbox only."""
-    project.pytester.makepyfile(shop=APP.format(body="open('called', 'w')"))
-    project.contract(
-        ROW,
-        '[tool.celery-health.target.staging]\nbroker = "env:STAGING"\nexpect_host = "redis.stg.internal"\n',
-    )
-    result = project.run("--celery-health-target=staging")
-    assert result.ret == 5
-    assert not (project.pytester.path / "called").exists()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,13 +32,6 @@ def touch(name):
 def pay():
     touch("paid")
 """
-
-
-def wait_until(holds: Callable[[], object], within: float = 10.0) -> None:
-    over = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < over, "it did not come true in time"
-        time.sleep(0.01)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
-from tests.sandbox.remains import wait_until
+from tests.support.timing import wait_until
 
 PROJECTS = Path(__file__).parents[1] / "projects"
 

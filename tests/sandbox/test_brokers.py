@@ -13,7 +13,8 @@ from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec, brokers
 from pytest_celery_health.sandbox.brokers import redis_server
-from tests.sandbox.remains import Remains, wait_until
+from tests.sandbox.remains import Remains
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,8 @@ from conftest import IMPOSSIBLE
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
 from pytest_celery_health.sandbox.client import Client
-from tests.sandbox.remains import OWNER, Owner, Remains, wait_until
+from tests.sandbox.remains import OWNER, Owner, Remains
+from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,8 @@ import pytest
 
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec
-from tests.sandbox.remains import Owner, Remains, wait_until
+from tests.sandbox.remains import Owner, Remains
+from tests.support.timing import wait_until
 
 
 @pytest.mark.slow

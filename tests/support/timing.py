@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -10,6 +11,18 @@ import pytest
 from pytest_celery_health.observe import clock
 
 T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], *, within: float = 15.0, what: str = "") -> T:
+    """What `condition` returns once it is true; fails after `within` seconds."""
+    over = clock.monotonic() + within
+    while True:
+        found = condition()
+        if found:
+            return found
+        if clock.monotonic() > over:
+            pytest.fail(f"{what or condition} did not come true within {within} s")
+        time.sleep(0.01)
 
 
 def in_time(act: Callable[[], T], within: float, *, times: int = 5) -> T:
