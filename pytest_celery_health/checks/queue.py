@@ -15,6 +15,7 @@ from pytest_celery_health.facts import (
     AskQueues,
     AskWorkers,
     Queue,
+    Queues,
     Snapshot,
     Unseen,
     is_pattern,
@@ -36,7 +37,8 @@ class QueueDepth(Check):
     oldest_unacked_below: the oldest unacknowledged message must be younger than this, or
         "visibility_timeout": younger than the transport's, after which a task runs twice. Redis only.
 
-    Source: LLEN over the priority steps on Redis, a passive declare on AMQP; `active_queues`.
+    Source: LLEN over the priority steps on Redis, a passive declare on AMQP; `active_queues`; for patterns
+    kombu's bindings on Redis.
     """
 
     subject: ClassVar[str] = "queues"
@@ -75,8 +77,12 @@ class QueueDepth(Check):
         if isinstance(queues, Unseen):
             yield Finding.unseen("", queues, hint=", ".join(self.queues))
             return
-        for name in self.queues:
-            if is_pattern(name) and isinstance(seen.queues([name]), tuple) and not seen.queues([name]):
+        every = seen.fact(Queues)
+        unlisted = every.unlisted if isinstance(every, Queues) else None
+        for name in filter(is_pattern, self.queues):
+            if unlisted is not None:
+                yield Finding.unseen(name, unlisted)
+            elif not seen.queues([name]):
                 known = ", ".join(sorted(seen.known_queues)[:5]) or "none"
                 yield Finding(None, name, f"no queue matches {name}", hint=f"known queues: {known}")
         for queue in queues:

@@ -117,7 +117,7 @@ class Snapshot:
 
     @property
     def known_queues(self) -> frozenset[str]:
-        """Every queue name that workers or the app know."""
+        """Every queue name that workers, the app or the broker's bindings know."""
         queues = self.fact(Queues)
         return queues.known if isinstance(queues, Queues) else frozenset()
 

@@ -110,11 +110,12 @@ class Unacked:
 @dataclass(frozen=True, slots=True)
 class Queues:
     """The queues that were asked for, those that a pattern found among all known names, and what
-    is unacknowledged."""
+    is unacknowledged. `unlisted` says why the broker's own names, which a pattern may mean, are not known."""
 
     seen: tuple[Queue, ...] = ()
     known: frozenset[str] = frozenset()
     unacked: Unacked | Unseen = NOT_ASKED
+    unlisted: Unseen | None = None
 
 
 @dataclass(frozen=True, slots=True)

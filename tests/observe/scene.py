@@ -71,7 +71,8 @@ class Scene:
 
     def read(self, *names: str, workers: Workers | Unseen = NOBODY, app: Any = INFO, **ask: Any) -> Queues:
         """Queues alone, when these workers answered."""
-        with self.context(workers, app=app) as context:
+        target = {"event_exchange": self.conf.get("event_exchange", "celeryev")}
+        with self.context(workers, app=app, **target) as context:
             found = queues.read(context, [AskQueues(names, **ask)])
         assert isinstance(found, Queues)
         return found

@@ -8,7 +8,7 @@ from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 from kombu import Queue as KombuQueue
 
-from pytest_celery_health import AskQueues, Queue, Unseen
+from pytest_celery_health import AskQueues, Queue, Unseen, Worker, Workers
 from pytest_celery_health.observe import queues
 from tests.observe.scene import Scene
 from tests.support.timing import wait_until
@@ -69,6 +69,15 @@ def test_priority_queue_stays_as_it_was(scene, declare):
         KombuQueue(name, max_priority=10, channel=connection.default_channel).declare()
         with pytest.raises(PreconditionFailed):
             KombuQueue(name, channel=connection.default_channel).declare()
+
+
+def test_pattern_finds_only_what_others_know(scene, declare):
+    """AMQP lists no queues: one that neither a worker nor the app names matches no pattern."""
+    known, orphan = declare(), declare()
+    put(scene, orphan, 3)
+    workers = Workers((Worker("w1", queues=(known,)),))
+    found = scene.read("scene.*", workers=workers)
+    assert ([queue.name for queue in found.seen], found.unlisted) == ([known], None)
 
 
 def test_missing_is_not_empty(scene, declare):

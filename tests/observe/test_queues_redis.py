@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 from redis import Redis
 
-from pytest_celery_health import AskQueues, Queue, Unseen, Worker, Workers
+from pytest_celery_health import AskQueues, Queue, QueueDepth, Snapshot, Unseen, Worker, Workers, judge
 from pytest_celery_health.observe import queues
-from tests.observe.scene import INFO, Scene
+from tests.observe.scene import INFO, NOBODY, Scene
 from tests.support.timing import wait_until
+
+#: Of a system that shares the database.
+OTHER = {"global_keyprefix": "shop1:"}
 
 
 @pytest.fixture
@@ -121,6 +124,60 @@ def test_patterns_match_what_is_known(scenes):
         ("celery", 0),
     ]
     assert found.known == {"billing", "billing.eu", "celery", "mail"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"global_keyprefix": "sh*p[1]:"}, {"sep": "#"}],
+    ids=["plain", "prefix", "separator"],
+)
+def test_pattern_finds_a_queue_that_only_the_broker_knows(scenes, options):
+    """Nobody consumes it and the app does not know it, but its binding is there, and so are its messages."""
+    scene, other = scenes(broker_transport_options=options), scenes(broker_transport_options=OTHER)
+    scene.declare("pay.orphan")
+    scene.send("pay.orphan", 1201)
+    other.declare("pay.elsewhere")
+    before = keys(scene)
+    found = scene.read("pay*")
+    assert found.seen == (Queue("pay.orphan", ready=1201, exists=True),)
+    assert found.known == {"celery", "pay.orphan"}
+    assert judge(QueueDepth("pay*", ready_below=1000), Snapshot(found, NOBODY)).message() == (
+        "pay.orphan holds 1,201 ready messages; wanted below 1,000 (no worker consumes it) (and 1 more)"
+    )
+    assert keys(scene) == before
+    assert scene.read("celery").known == {"celery"}
+
+
+def test_pattern_leaves_out_what_remote_control_leaves_behind(scenes):
+    """Reply queues, mailboxes and receivers of events are bound as well, and hold no tasks."""
+    scene = scenes(event_exchange="shop.events")
+    with scene.app.connection() as connection:
+        channel = connection.default_channel
+        mailbox = scene.app.control.mailbox(connection)
+        mailbox.get_reply_queue()(channel).declare()
+        mailbox.get_queue("w1@x")(channel).declare()
+        for prefix in ("celeryev", "shop.events"):
+            scene.app.events.Receiver(connection, queue_prefix=prefix).queue(channel).declare()
+        assert len(keys(scene)) > 2
+        found = scene.read("*")
+        assert [queue.name for queue in found.seen] == ["celery"]
+
+
+def test_pattern_is_unknown_where_bindings_cannot_be_read(scenes):
+    """Whether a pattern found all is not known, which does not keep what was found from being judged."""
+    scene = scenes()
+    Redis.from_url(scene.url).set("_kombu.binding.pay", "no set")
+    found = scene.read("cel*")
+    assert found.seen == (Queue("celery", ready=0, exists=True),)
+    assert (
+        judge(QueueDepth("cel*"), Snapshot(found, NOBODY))
+        .message()
+        .startswith("cannot tell: cel*: Redis refused SMEMBERS on it: WRONGTYPE")
+    )
+    with scene.context() as context:
+        late = replace(context, deadline=type(context.deadline)(0))
+        found = queues.read(late, [AskQueues(("pay*",))])
+    assert found.unlisted == Unseen("there was no time to list the broker's queues, so others may match")
 
 
 def test_key_of_another_kind_is_that_queues_matter(scenes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kombu import Connection, Exchange, Queue
 from redis import Redis
 
 from tests.observe.proxy import close, hang, http, server
@@ -228,6 +230,21 @@ def test_an_interrupted_wait_reports_what_was_last_seen(
     assert gate.ends() == code
     assert "last seen: billing holds 7 ready messages; wanted below 5" in gate.output
     assert sorted(staging.keys()) == [b"billing", b"invoices"]
+
+
+def test_a_pattern_sees_a_queue_that_only_the_broker_knows(project: Project, staging: Redis) -> None:
+    project.contract(
+        STAGING + '[tool.celery-health.check.pay]\nuse = "queue"\nqueues = "pay*"\nready_below = 1000\n'
+    )
+    with Connection(os.environ["STAGING_BROKER"]) as connection:
+        Queue("pay.orphan", Exchange("pay"), "pay", channel=connection.default_channel).declare()
+    assert project.run(TARGET, "pyproject.toml::pay[staging]").ret == 0
+    fill(staging, "pay.orphan", 1201)
+    result = project.run(TARGET, "pyproject.toml::pay[staging]")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        ["FAILED *::pay[[]staging[]] - pay.orphan holds 1,201 ready messages; wanted below 1,000*"]
+    )
 
 
 def test_a_bad_wait_is_refused(project: Project, staging: Redis) -> None:

@@ -43,8 +43,16 @@ def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
     if isinstance(context.connection, Unseen):
         return context.connection
     known = _known(context.workers, context.target.app)
-    names = _matching((name for ask in asks for name in ask.names), known)
+    asked = [name for ask in asks for name in ask.names]
     reader = reader_for(context)
+    unlisted: Unseen | None = None
+    if any(map(is_pattern, asked)):
+        bound = reader.bound()
+        if isinstance(bound, Unseen):
+            unlisted = bound
+        else:
+            known = replace(known, bound=_of_tasks(bound, context.target.event_exchange))
+    names = _matching(asked, known)
     depths = reader.depths(names, known, unacked=any(ask.unacked for ask in asks))
     seen = {queue.name: queue for queue in depths.queues}
     for over in sorted({ask.progress_over for ask in asks if ask.progress_over is not None}):
@@ -58,7 +66,7 @@ def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
             lambda: context.again(frozenset({"active_queues", "stats"})),
         )
         seen.update((queue.name, queue) for queue in sampled)
-    return Queues(tuple(seen.values()), _existing(seen.values(), known), depths.unacked)
+    return Queues(tuple(seen.values()), _existing(seen.values(), known), depths.unacked, unlisted)
 
 
 def _known(workers: Workers | Unseen, app: AppInfo | None) -> Known:
@@ -75,6 +83,12 @@ def _known(workers: Workers | Unseen, app: AppInfo | None) -> Known:
         declared=frozenset((*app.queues, app.default_queue)),
         exchanges=tuple(dict.fromkeys((app.default_queue, *known.exchanges))),
     )
+
+
+def _of_tasks(names: Iterable[str], event_exchange: str) -> frozenset[str]:
+    """Without those of remote control and of events, which whoever asks leaves behind."""
+    events = tuple(f"{exchange}." for exchange in ("celeryev", event_exchange))
+    return frozenset(name for name in names if not name.endswith(".pidbox") and not name.startswith(events))
 
 
 def _matching(names: Iterable[str], known: Known) -> tuple[str, ...]:

@@ -18,19 +18,21 @@ NO_TIME = Unseen("the deadline passed before it was looked at")
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """Queue names that others than the broker know.
+    """Queue names that are known without asking for each.
 
     consumed: by workers that answered. declared: by the app, None when there is no app at hand.
     exchanges: to which a worker of the app may have bound a queue, beside the queue's own name.
+    bound: by anybody, as the broker tells; asked only for patterns.
     """
 
     consumed: frozenset[str] = frozenset()
     declared: frozenset[str] | None = None
     exchanges: tuple[str, ...] = ("celery",)
+    bound: frozenset[str] = frozenset()
 
     @property
     def names(self) -> frozenset[str]:
-        return self.consumed | (self.declared or frozenset())
+        return self.consumed | (self.declared or frozenset()) | self.bound
 
 
 class Reader(ABC):
@@ -51,6 +53,10 @@ class Reader(ABC):
     @abstractmethod
     def depths(self, names: Sequence[str], known: Known, *, unacked: bool = False) -> Depths:
         """The queues of these names, in this order, and what is unacknowledged if `unacked`."""
+
+    def bound(self) -> frozenset[str] | Unseen:
+        """The names of all queues that the broker's bindings tell; none where it cannot list them."""
+        return frozenset()
 
     def oldest(self, names: Iterable[str]) -> Mapping[str, Marks]:
         """A mark of the oldest message in each list of a queue; none where the broker cannot show it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from re import sub
 from typing import Any
 
 from pytest_celery_health.facts import NOT_ASKED, Queue, Unacked, Unseen
@@ -51,6 +52,31 @@ class RedisQueues(Reader):
         queues = {name: _queue(name, sizes[name]) for name in names}
         return Depths(tuple(self._existing(queues, known).values()), held)
 
+    def bound(self) -> frozenset[str] | Unseen:
+        every = self.channel.keyprefix_queue
+        pattern = sub(r"[][*?\\]", r"\\\g<0>", self.prefix + every % "") + "*"
+        # What is left of the time is for the depths, should the database be a huge one.
+        half = self.deadline.sooner(self.deadline.left() / 2)
+        tables: dict[Any, None] = {}
+        cursor: Any = None
+        while cursor != 0:
+            if half.passed:
+                return Unseen("there was no time to list the broker's queues, so others may match")
+            reply = next(self._ask([("SCAN", cursor or 0, "MATCH", pattern, "COUNT", AT_ONCE)]))
+            if isinstance(reply, Unseen):
+                return reply
+            cursor, found = reply
+            tables.update(dict.fromkeys(found))
+        names: set[str] = set()
+        for members in self._ask([("SMEMBERS", table) for table in tables]):
+            if isinstance(members, Unseen):
+                return members
+            names.update(self._queue_in(member) for member in members)
+        return frozenset(names - {""})
+
+    def _queue_in(self, member: Any) -> str:
+        return _text(member).rsplit(self.channel.sep, 1)[-1]
+
     def _sizes(
         self, keys: Mapping[str, Sequence[str]], first: Sequence[tuple[Any, ...]]
     ) -> tuple[list[Any], dict[str, list[Any]]]:
@@ -92,7 +118,7 @@ class RedisQueues(Reader):
             if isinstance(members, Unseen):
                 blind = members
             else:
-                bound.update(_text(member).rsplit(self.channel.sep, 1)[-1] for member in members)
+                bound.update(map(self._queue_in, members))
         if known.declared is None:
             blind = Unseen(
                 "it is empty or does not exist: Redis keeps no key of an empty queue, and neither"
