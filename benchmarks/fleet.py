@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.app import BROKER, NAME
 from pytest_celery_health import RunningTask
-from pytest_celery_health.sandbox.simulated import Fleet
+from pytest_celery_health.sandbox.fleet.simulated import Fleet
 
 
 def main(count: int) -> None:

@@ -8,7 +8,7 @@ from statistics import median
 
 from benchmarks import scene
 from benchmarks.measure import Row, Side, compare
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 
 NAMES = ("celery_fleet.worker()", "starting celery worker")
 

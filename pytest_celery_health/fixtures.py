@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from pytest_celery_health.sandbox.faults.here import CeleryFaults
-    from pytest_celery_health.sandbox.fleet import CeleryFleet
+    from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 
 
 class CeleryHealth:
@@ -111,7 +111,7 @@ def celery_drill_for(request: pytest.FixtureRequest) -> Drills:
 
 def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
     from pytest_celery_health.project.child.load import LoadError
-    from pytest_celery_health.sandbox.fleet import CeleryFleet
+    from pytest_celery_health.sandbox.fleet.here import CeleryFleet
     from pytest_celery_health.sandbox.here import provided
 
     run = run_of(request.config)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pytest_celery_health.record.in_process import CelerySignals
     from pytest_celery_health.sandbox.drills.crew import Drills
     from pytest_celery_health.sandbox.faults.here import CeleryFaults
-    from pytest_celery_health.sandbox.fleet import CeleryFleet
+    from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 
 MARKER = "celery_health"
 

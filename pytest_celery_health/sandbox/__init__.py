@@ -29,7 +29,7 @@ from pytest_celery_health.project.describe import child_environ, describe
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.brokers import Broker, Launch
-from pytest_celery_health.sandbox.child import INFO, UP
+from pytest_celery_health.sandbox.children.child import INFO, UP
 from pytest_celery_health.sandbox.client import Client, KeeperGoneError
 from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
@@ -432,7 +432,7 @@ class Sandbox:
         }
         file = client.folder / f"{name}.json"
         brokers.write_private(file, json.dumps(task))
-        argv = (sys.executable, "-m", f"{__name__}.{module}", str(file))
+        argv = (sys.executable, "-m", f"{__name__}.children.{module}", str(file))
         env = {**seal.environ(self.environ, role=name), "PYTHONUNBUFFERED": "1"}
         client.spawn(name, argv, env, self.app.root, broker=False, stop=signal.SIGTERM)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox
-from pytest_celery_health.sandbox.emptying import emptied
+from pytest_celery_health.sandbox.queues.emptying import emptied
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
 

@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_celery_health.sandbox import SandboxError, door, processes
+from pytest_celery_health.sandbox import SandboxError, processes
+from pytest_celery_health.sandbox.children import door
 from pytest_celery_health.sandbox.faults import rig_files
 from pytest_celery_health.sandbox.faults.base import BEAT, WHOLE_WORKER
-from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
+from pytest_celery_health.sandbox.queues.messages import body_of, headers_of, new_id
 
 if TYPE_CHECKING:
     from kombu import Connection

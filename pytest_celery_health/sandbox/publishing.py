@@ -22,9 +22,9 @@ from pytest_celery_health.project.sessions import Session, Sessions
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.faults import FAULTS, FaultError
 from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER
+from pytest_celery_health.sandbox.queues.taken import Message, take
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.spec import SandboxSpec
-from pytest_celery_health.sandbox.taken import Message, take
 from pytest_celery_health.sandbox.world import World
 
 _WORK = "pytest_celery_health.project.child.publisher:publisher"

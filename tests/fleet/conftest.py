@@ -16,7 +16,7 @@ from kombu import Connection
 from conftest import IMPOSSIBLE
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from pytest_celery_health.sandbox.spec import SandboxSpec
 from tests.observe.fleet import RABBIT, accepts
 

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from celery.events.state import State
 
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 
 
 class Monitor:

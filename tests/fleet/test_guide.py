@@ -12,7 +12,7 @@ from celery import Celery, current_app
 from prometheus_client import REGISTRY
 
 from pytest_celery_health import RunningTask
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from tests.fleet.conftest import StartFleet
 
 T = TypeVar("T")

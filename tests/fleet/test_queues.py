@@ -17,7 +17,7 @@ from redis import Redis
 from pytest_celery_health.facts import AskQueues, AskWorkers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from tests.fleet.conftest import StartFleet
 
 

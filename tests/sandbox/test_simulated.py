@@ -19,8 +19,9 @@ from kombu.exceptions import OperationalError
 
 from pytest_celery_health import RunningTask
 from pytest_celery_health.sandbox import brokers
-from pytest_celery_health.sandbox.mailboxes import spelling
-from pytest_celery_health.sandbox.simulated import Fleet, SimulatedWorker
+from pytest_celery_health.sandbox.fleet.mailboxes import spelling
+from pytest_celery_health.sandbox.fleet.simulated import Fleet
+from pytest_celery_health.sandbox.fleet.worker import SimulatedWorker
 
 RABBITMQ = os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 #: Of our own: others may use the same RabbitMQ.

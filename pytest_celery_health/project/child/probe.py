@@ -27,7 +27,7 @@ from pytest_celery_health.project.child.verdicts import body_of, figures, meanin
 #: Priorities over which messages are spread: those of which kombu makes a key each on Redis.
 _PRIORITIES = (0, 3, 6, 9)
 #: Above the layer of this module, and asked for by name.
-_FILLING = "pytest_celery_health.sandbox.filling:Filling"
+_FILLING = "pytest_celery_health.sandbox.queues.filling:Filling"
 _LONGEST = 300
 
 

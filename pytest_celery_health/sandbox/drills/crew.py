@@ -14,8 +14,9 @@ from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.record import answers as record_answers
 from pytest_celery_health.record.recording import Entry, HandlerCall, Recording, SignalCall, from_json
 from pytest_celery_health.record.signals import RUNNING
-from pytest_celery_health.sandbox import Sandbox, SandboxError, door
+from pytest_celery_health.sandbox import Sandbox, SandboxError
 from pytest_celery_health.sandbox.brokers import write_private
+from pytest_celery_health.sandbox.children import door
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.drills import rig_files
 from pytest_celery_health.sandbox.drills.ends import ENDS, POOLS, End

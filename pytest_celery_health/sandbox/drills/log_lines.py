@@ -16,7 +16,7 @@ from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.drills.crew import DrillError, Drills
 from pytest_celery_health.sandbox.drills.ends import End
 from pytest_celery_health.sandbox.drills.stage import OverError, Stage
-from pytest_celery_health.sandbox.messages import new_id
+from pytest_celery_health.sandbox.queues.messages import new_id
 
 #: The ends at which the app's own handlers write: in a child, and in the main process.
 _ENDS = ("raises", "retry", "unregistered", "worker_lost")

@@ -20,12 +20,12 @@ from pytest_celery_health.record import answers, log_tries, logs, signals
 from pytest_celery_health.record.log_setup import Loaded
 from pytest_celery_health.record.recorder import JsonLines, Recorder
 from pytest_celery_health.record.recording import Entry, HandlerCall, SignalCall
-from pytest_celery_health.sandbox.child import Task
-from pytest_celery_health.sandbox.door import serve
+from pytest_celery_health.sandbox.children.child import Task
+from pytest_celery_health.sandbox.children.door import serve
+from pytest_celery_health.sandbox.children.loop import Loop
 from pytest_celery_health.sandbox.drills.bodies import Call
 from pytest_celery_health.sandbox.drills.ends import DRILL_TASK, HEADER
 from pytest_celery_health.sandbox.drills.rig_files import ANSWERS, door, records
-from pytest_celery_health.sandbox.loop import Loop
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -63,7 +63,7 @@ class Shutdown:
 def shut_down(stage: Stage, first: signal.Signals) -> None:
     """Give the worker something to run, to prefetch and to hold; send `first`, wait `grace`, send SIGKILL."""
     from pytest_celery_health.sandbox.drills.stage import OverError, in_seconds
-    from pytest_celery_health.sandbox.messages import new_id
+    from pytest_celery_health.sandbox.queues.messages import new_id
 
     said = {"seconds": stage.runs_for}
     stage.send(said=said)

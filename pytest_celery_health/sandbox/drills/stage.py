@@ -19,8 +19,8 @@ from pytest_celery_health.record.signals import RUNNING
 from pytest_celery_health.sandbox import Sandbox
 from pytest_celery_health.sandbox.drills.ends import DRILL_TASK, HEADER, End
 from pytest_celery_health.sandbox.drills.shutdown import Shutdown
-from pytest_celery_health.sandbox.messages import body_of, headers_of, new_id
 from pytest_celery_health.sandbox.processes import alive
+from pytest_celery_health.sandbox.queues.messages import body_of, headers_of, new_id
 
 if TYPE_CHECKING:
     from pytest_celery_health.sandbox.drills.crew import Worker

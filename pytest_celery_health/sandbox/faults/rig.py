@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from celery.bootsteps import TERMINATE
 from celery.worker import state
 
-from pytest_celery_health.sandbox.child import Task
-from pytest_celery_health.sandbox.door import serve
+from pytest_celery_health.sandbox.children.child import Task
+from pytest_celery_health.sandbox.children.door import serve
+from pytest_celery_health.sandbox.children.loop import Loop
 from pytest_celery_health.sandbox.faults.rig_files import BUSY_TASK, door
-from pytest_celery_health.sandbox.loop import Loop
 
 if TYPE_CHECKING:
     from celery import Celery

@@ -21,7 +21,7 @@ from pytest_celery_health.sandbox.probes import heartbeats
 from pytest_celery_health.sandbox.world import World
 
 if TYPE_CHECKING:
-    from pytest_celery_health.sandbox.simulated import Fleet
+    from pytest_celery_health.sandbox.fleet.simulated import Fleet
 
 _DAY = 86400.0
 #: Seconds by which a heartbeat is younger than its limit, so that it is still when the probe has read it.
@@ -52,7 +52,7 @@ class Scene:
     @contextmanager
     def fleet(self) -> Iterator[Fleet]:
         """Simulated workers, for as long as there are no real ones."""
-        from pytest_celery_health.sandbox.simulated import Fleet
+        from pytest_celery_health.sandbox.fleet.simulated import Fleet
 
         launch = self.world.sandbox.launch
         options = {**self.app["broker_transport_options"], **launch.options}

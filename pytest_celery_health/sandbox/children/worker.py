@@ -1,4 +1,4 @@
-"""A worker of the app, as a child process: `python -m pytest_celery_health.sandbox.worker TASK_FILE`."""
+"""A worker of the app, as a child process: `python -m ...sandbox.children.worker TASK_FILE`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import celery
 from celery import signals
 
-from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+from pytest_celery_health.sandbox.children.child import ENTRY_HEADER, Task
 from pytest_celery_health.sandbox.drills.ports import listen_elsewhere
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ from celery import Celery
 from celery.events import EventDispatcher
 
 from pytest_celery_health.masking import mask
-from pytest_celery_health.sandbox.event_fields import SOME_TASK, completed
-from pytest_celery_health.sandbox.filling import Filling
+from pytest_celery_health.sandbox.fleet.event_fields import SOME_TASK, completed
+from pytest_celery_health.sandbox.fleet.simulated import Fleet
+from pytest_celery_health.sandbox.fleet.worker import SimulatedWorker, State
 from pytest_celery_health.sandbox.here import pointed
-from pytest_celery_health.sandbox.simulated import Fleet, SimulatedWorker, State
+from pytest_celery_health.sandbox.queues.filling import Filling
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack

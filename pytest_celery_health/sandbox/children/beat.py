@@ -1,4 +1,4 @@
-"""A beat of the project's app, as a child process: `python -m pytest_celery_health.sandbox.beat TASK_FILE`.
+"""A beat of the project's app, as a child process: `python -m ...sandbox.children.beat TASK_FILE`.
 
 It keeps its schedule in memory and sends only entries that it was told, each at its start and then on time.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
-from pytest_celery_health.sandbox.child import ENTRY_HEADER, Task
+from pytest_celery_health.sandbox.children.child import ENTRY_HEADER, Task
 from pytest_celery_health.spelling import meant
 
 if TYPE_CHECKING:

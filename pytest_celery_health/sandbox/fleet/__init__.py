@@ -1,0 +1,1 @@
+"""Simulated workers, and the fixture `celery_fleet`."""

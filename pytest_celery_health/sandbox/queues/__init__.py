@@ -1,0 +1,1 @@
+"""Messages in a broker of ours: made, put, held, taken and cleared away."""
