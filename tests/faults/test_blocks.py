@@ -14,7 +14,8 @@ from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.faults.base import WORKERS
 from pytest_celery_health.sandbox.world import World
 from tests.faults.conftest import MakeWorld
-from tests.faults.witness import direct, keys, redis_cli, wait_until, workers
+from tests.faults.witness import direct, keys, redis_cli, workers
+from tests.support.timing import wait_until
 
 
 @pytest.mark.parametrize("broker", ["", pytest.param("redis-server", marks=pytest.mark.slow)])
