@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -64,7 +65,7 @@ def _make_run(config: pytest.Config) -> Run:
         name,
         Waiting(
             _duration(config, "wait", 0.0),
-            _duration(config, "interval", 5.0),
+            _interval(config),
         ),
         hook,
         tuple(str(config.rootpath / path) for path in config.getini("pythonpath")),
@@ -76,14 +77,22 @@ def _duration(config: pytest.Config, name: str, default: float) -> float:
     text = config.getoption(f"celery_health_{name}")
     if text is None:
         return default
+    value: float | str = text
+    with suppress(ValueError):
+        value = float(text)
     try:
-        return seconds(float(text))
-    except ValueError:
-        pass
-    try:
-        return seconds(text)
+        return seconds(value)
     except ValueError as error:
         raise pytest.UsageError(f"--celery-health-{name}: {error}") from error
+
+
+def _interval(config: pytest.Config) -> float:
+    found = _duration(config, "interval", 5.0)
+    if not found:
+        raise pytest.UsageError(
+            "--celery-health-interval is 0, which is no pause; write 1 or more, or leave it out"
+        )
+    return found
 
 
 def _read_contract(config: pytest.Config, *, app_from_hook: bool) -> Contract:

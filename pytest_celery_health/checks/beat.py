@@ -47,6 +47,9 @@ class BeatFresh(Check):
             )
         if scheme in ("redis", "file", "call") and not rest:
             raise ValueError(f"heartbeat is {self.heartbeat!r}; what follows the colon is missing")
+        if scheme == "call" and not (rest.count(":") == 1 and all(rest.partition(":"))):
+            raise ValueError(f"heartbeat is {self.heartbeat!r}; write call:package.module:function")
+        _refuse_url(self.url)
 
     def asks(self) -> Iterable[Ask]:
         yield AskBeat(self.heartbeat, self.url)
@@ -98,3 +101,15 @@ class BeatFresh(Check):
             beat.note or beat.source,
             {"beat.age": age},
         )
+
+
+def _refuse_url(url: str) -> None:
+    """Raise ValueError unless it may lead to a Redis. It may hold a password, so it is not shown."""
+    scheme, colon, rest = url.partition(":")
+    if not url or (scheme == "env" and rest.strip()):
+        return
+    if scheme == "env" and colon:
+        raise ValueError('url is "env:"; write "env:NAME", NAME being a variable')
+    if not rest.startswith("//") or scheme not in ("redis", "rediss", "unix", "redis+socket"):
+        what = f"a URL of {scheme}" if rest.startswith("//") else "no URL"
+        raise ValueError(f'url is {what}; write "redis://HOST:6379/0", rediss://, unix:// or "env:NAME"')

@@ -52,7 +52,7 @@ class QueueDepth(Check):
 
     def __post_init__(self) -> None:
         names = (self.queues,) if isinstance(self.queues, str) else tuple(self.queues)
-        if not names or not all(names):
+        if not names or not all(name.strip() for name in names):
             raise ValueError("queues names no queue; write a name, a pattern or a list of them")
         object.__setattr__(self, "queues", names)
         if self.ready_below is not None and self.ready_below < 1:

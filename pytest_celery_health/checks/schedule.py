@@ -20,7 +20,12 @@ class ScheduleRuns(Check):
     """
 
     _: KW_ONLY
-    entries: tuple[str, ...] = ()
+    entries: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.entries is not None and not (self.entries and all(name.strip() for name in self.entries)):
+            what = "has an empty name" if self.entries else "names no entry, so nothing is judged"
+            raise ValueError(f"entries {what}; write those of the schedule, or leave it out for all")
 
     def asks(self) -> Iterable[Ask]:
         yield AskSchedule()
@@ -32,7 +37,7 @@ class ScheduleRuns(Check):
             yield Finding.unseen("", schedule, hint="schedule")
             return
         names = {entry.name for entry in schedule.entries}
-        for name in self.entries:
+        for name in self.entries or ():
             if name not in names:
                 known = ", ".join(sorted(names)[:5]) or "none"
                 yield Finding(False, name, "is not in the schedule", "an entry", f"entries: {known}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
@@ -10,6 +11,8 @@ from pytest_celery_health.checks.words import first_names, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskApp, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.verdict import Finding
+
+_VERSION = re.compile(r"\d+(\.\w+)*\.?$")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class WorkersAnswer(Check):
     def __post_init__(self) -> None:
         if isinstance(self.tasks, str) and self.tasks != "all":
             raise ValueError(f"tasks is {self.tasks!r}; write 'all' or a list of task names")
+        if not all(name.strip() for name in self.names):
+            raise ValueError('names has an empty name; write those of workers, ["w1@host"] say')
+        if not isinstance(self.tasks, str) and not all(name.strip() for name in self.tasks):
+            raise ValueError('tasks has an empty name; write those of tasks, ["shop.tasks.charge"] say')
         if self.at_least is not None and self.at_least < 1:
             raise ValueError(f"at_least is {self.at_least}, which no fleet can miss; write 1 or more")
         if self.pool_size is not None and self.pool_size < 1:
@@ -52,6 +59,8 @@ class WorkersAnswer(Check):
             raise ValueError("up_for is 0, which every worker meets")
         if self.clock_within == 0:
             raise ValueError("clock_within is 0, which no two clocks meet")
+        if self.version and not _VERSION.match(self.version):
+            raise ValueError(f'version is "{self.version}", which no version of Celery is; write "5.6", say')
 
     def asks(self) -> Iterable[Ask]:
         details = set()
@@ -123,7 +132,7 @@ class WorkersAnswer(Check):
                     f"is the name of {worker.answers} workers",
                     "one name for each",
                     "start each with -n NAME@%h",
-                    {"answers": worker.answers},
+                    {f"{worker.name}.answers": worker.answers},
                 )
 
     def _silent(self, workers: Workers) -> Iterator[Finding]:
@@ -198,7 +207,7 @@ class WorkersAnswer(Check):
                     worker.name,
                     f"has a pool of {size}",
                     f"at least {self.pool_size}",
-                    figures={"pool_size": size},
+                    figures={f"{worker.name}.pool_size": size},
                 )
         if self.up_for is not None:
             if isinstance(worker.uptime, Unseen):
@@ -210,7 +219,7 @@ class WorkersAnswer(Check):
                     f"has been up for {spell(worker.uptime)}",
                     f"at least {spell(seconds(self.up_for))}",
                     "a worker that is always young is in a crash loop",
-                    {"uptime": worker.uptime},
+                    {f"{worker.name}.uptime": worker.uptime},
                 )
         if self.clock_within is not None:
             offset = worker.clock_offset
@@ -222,7 +231,7 @@ class WorkersAnswer(Check):
                     worker.name,
                     f"has a clock {spell(abs(offset))} {'ahead of' if offset > 0 else 'behind'} ours",
                     f"within {spell(seconds(self.clock_within))}",
-                    figures={"clock_offset": offset},
+                    figures={f"{worker.name}.clock_offset": offset},
                 )
         if self.version:
             if isinstance(worker.version, Unseen):

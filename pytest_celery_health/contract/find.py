@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pytest_celery_health.contract.model import ContractError
 
@@ -39,15 +41,23 @@ def _above(path: Path) -> Path | None:
     return None
 
 
+def misspelt(whole: Mapping[str, Any]) -> str:
+    """The table that was meant to be `[tool.celery-health]`, or ""."""
+    tool = whole.get("tool")
+    names = tool if isinstance(tool, dict) else {}
+    near = get_close_matches("celery-health", [*names, *whole], n=1, cutoff=0.8)
+    return "".join(f"tool.{name}" if name in names else name for name in near)
+
+
 def _is_contract(path: Path) -> bool:
+    """Whether it is one, or means to be: reading it says what is wrong."""
     try:
         content = path.read_bytes()
-        if b"celery-health" not in content:
-            return False
-        tool = tomllib.loads(content.decode()).get("tool")
-        return isinstance(tool, dict) and "celery-health" in tool
     except OSError:
         return False
+    try:
+        whole = tomllib.loads(content.decode())
     except ValueError:
-        # Broken, and it means to be a contract: reading it says what is wrong.
-        return True
+        return b"celery-health" in content
+    tool = whole.get("tool")
+    return (isinstance(tool, dict) and "celery-health" in tool) or bool(misspelt(whole))

@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 
 from pytest_celery_health.checks import CHECKS, Check
 from pytest_celery_health.contract.begin import FIRST_TABLE
+from pytest_celery_health.contract.find import misspelt
 from pytest_celery_health.contract.locate import KeyPath, bare, line_of, line_of_key, locate, placed, shown
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, Row, Silence, TargetSpec
 from pytest_celery_health.contract.targets import (
@@ -149,11 +150,8 @@ class _Reader:
         if table is not None:
             kind = describe(type(table))
             raise ContractError([f"{self.shown}: tool.celery-health is {kind}; wanted a table"])
-        names = tool if isinstance(tool, dict) else {}
-        near = get_close_matches("celery-health", [*names, *whole], n=1, cutoff=0.8)
-        if near:
-            where = f"tool.{near[0]}" if near[0] in names else near[0]
-            raise ContractError([f"{self.shown} has [{where}]; write [tool.celery-health]"])
+        if near := misspelt(whole):
+            raise ContractError([f"{self.shown} has [{near}]; write [tool.celery-health]"])
         begin = indent(FIRST_TABLE, "    ").rstrip()
         raise ContractError([f"{self.shown} has no [tool.celery-health]; begin with:\n\n{begin}"])
 
@@ -326,14 +324,13 @@ class _Reader:
         `spoilt` keys have been complained about already.
         """
         needed = [field.name for field in fields(cls) if _is_required(field)]
+        hints = field_types(cls)
+        serving = {name: _stand_ins(at[-1], hints[name]) for name in needed}
         missing = [name for name in needed if name not in done]
         for name in missing:
             if name not in spoilt and (*at, name) not in self.meant:
-                hint = describe(field_types(cls)[name])
-                self._complain(at, f"{name} is missing; wanted {hint}")
-        if missing:
-            return None
-        made, refused = blame(cls, done, needed, spoilt)
+                self._complain(at, f"{name} is missing; wanted {describe(hints[name])}")
+        made, refused = blame(cls, done, serving, spoilt)
         for key, complaint in refused:
             self._complain(at, complaint, key)
         return made
@@ -387,6 +384,15 @@ def _subject(key: str, name: str, wanted: Any) -> dict[str, Any]:
         with suppress(Exception):
             return {key: fit(value, wanted)}
     return {}
+
+
+def _stand_ins(name: str, wanted: Any) -> list[Any]:
+    """Values that may serve where a check's own is wrong, so that its other mistakes are told, too."""
+    found = []
+    for value in (name, [name], "package.module:name", {"log": ["raises"]}, 1):
+        with suppress(Exception):
+            found.append(fit(value, wanted))
+    return found
 
 
 def _unknown(key: str, known: list[str], noun: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 _BREAKS = ("[", "]", "::")
@@ -37,37 +37,62 @@ _GRAMMAR = 'which is no app; write "package.module:app", or a factory, "package.
 
 
 def blame(
-    cls: Any, given: Mapping[str, Any], needed: Collection[str], spoilt: Collection[str]
+    cls: Any,
+    given: Mapping[str, Any],
+    needed: Mapping[str, Sequence[Any]],
+    spoilt: Collection[str],
 ) -> tuple[Any, list[tuple[str, str]]]:
     """An instance of `cls`, or None and what it refuses, each with the key to blame ("" if several may be).
 
     `__post_init__` raises at its first complaint and need not name a field. The field to blame is the one
-    without which the complaint is gone; what is complained about after that is found without it. Of
-    complaints that name a field that is left out, or `spoilt`, nothing is said: they follow from the first.
+    without which the complaint is gone; what is complained about after that is found without it, or, where
+    the field is `needed`, with the first of its values there that serves. Of complaints about a field that is
+    left out, or `spoilt`, nothing is said: they follow from the first.
     """
     left = dict(given)
-    out = set(spoilt)
     refused: list[tuple[str, str]] = []
+    for key in needed.keys() - given.keys():
+        if not _serve(cls, left, key, needed[key]):
+            return None, refused
+    out = {*spoilt, *(needed.keys() - given.keys())}
     while True:
         made, complaint = _attempt(cls, left)
         if not complaint:
-            return (None if refused or spoilt else made), refused
-        if any(_names(complaint, key) for key in out):
-            return None, refused
+            return (None if refused or out else made), refused
         culprits = [
             key
             for key in left
             if key in needed or _attempt(cls, {k: v for k, v in left.items() if k != key})[1] != complaint
         ]
-        named = [key for key in left if _names(complaint, key)]
+        named = sorted((key for key in left if _names(complaint, key)), key=complaint.index)
         culprit = next((key for key in named if key in culprits), "")
+        about = _opening(complaint) if culprit else complaint
+        if any(_names(about, key) for key in out):
+            return None, refused
         if not culprit and len(optional := [key for key in culprits if key not in needed]) == 1:
             culprit = optional[0]
         refused.append((culprit, complaint if named or not culprit else f"{culprit}: {complaint}"))
-        if not culprit or culprit in needed:
+        if not culprit:
             return None, refused
-        del left[culprit]
+        if culprit not in needed:
+            del left[culprit]
+        elif not _serve(cls, left, culprit, needed[culprit]):
+            return None, refused
         out.add(culprit)
+
+
+def _serve(cls: Any, given: dict[str, Any], key: str, values: Sequence[Any]) -> bool:
+    """Give `key` the first of `values` that is not complained about."""
+    for value in values:
+        given[key] = value
+        if not _names(_opening(_attempt(cls, given)[1]), key):
+            return True
+    return False
+
+
+def _opening(complaint: str) -> str:
+    """What is wrong. Why, and what is right, may be said in words that are other fields' names."""
+    return re.split("[;,]", complaint, maxsplit=1)[0]
 
 
 def _attempt(cls: Any, given: Mapping[str, Any]) -> tuple[Any, str]:

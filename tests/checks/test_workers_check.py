@@ -5,6 +5,7 @@ import re
 import pytest
 
 from pytest_celery_health import App, Snapshot, Unseen, Worker, Workers, WorkersAnswer, judge
+from pytest_celery_health.outcome import Outcome
 
 NOBODY = Workers()
 
@@ -221,6 +222,25 @@ def test_impossible_values(fields, message):
     """What every fleet meets, or none, is refused when the check is made."""
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         WorkersAnswer(**fields)
+
+
+def test_the_figures_of_each_worker_are_its_own():
+    """In JUnit XML one worker's pool, uptime and clock do not hide another's."""
+    workers = [
+        Worker("w1@a", pool_size=2, uptime=10.0, clock_offset=0.5, answers=2),
+        Worker("w2@a", pool_size=4, uptime=20.0, clock_offset=-0.5),
+    ]
+    found = verdict(WorkersAnswer(pool_size=1, up_for=1, clock_within=1), *workers)
+    assert Outcome.of("row", found).figures == {
+        "workers": 2,
+        "w1@a.answers": 2,
+        "w1@a.pool_size": 2,
+        "w1@a.uptime": 10.0,
+        "w1@a.clock_offset": 0.5,
+        "w2@a.pool_size": 4,
+        "w2@a.uptime": 20.0,
+        "w2@a.clock_offset": -0.5,
+    }
 
 
 def test_asks_for_no_more_than_it_judges():

@@ -30,6 +30,7 @@ WORDS = {
     "naive_is": ["UTC"],
     "tasks": ["all"],
     "then": ["shop.outbox:relay"],
+    "version": ["5", "5.6", "5.6.0rc1"],
     "wsgi": ["shop.web:application", "shop.web:create()"],
     "asgi": ["shop.web:application"],
     "path": ["/healthz"],

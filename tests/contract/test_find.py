@@ -68,6 +68,20 @@ def test_one_that_cannot_be_read_is_found_so_that_reading_it_says_why(tmp_path: 
     assert find([], tmp_path) == tmp_path / "pyproject.toml"
 
 
+@pytest.mark.parametrize("table", ["tool.celery_health", "tool.celeryhealth", "celery-health"])
+def test_one_whose_table_is_misspelt_is_found_so_that_reading_it_says_so(repo: Path, table: str) -> None:
+    (repo / "services/mail/pyproject.toml").write_text(f"[{table}]\napp = 'mail'\n")
+
+    assert find([], repo / "services/mail") == repo / "services/mail/pyproject.toml"
+
+
+@pytest.mark.parametrize("table", ["tool.celery", "tool.celery-helper", "tool.health"])
+def test_a_table_of_another_tool_is_none(repo: Path, table: str) -> None:
+    (repo / "services/mail/pyproject.toml").write_text(f"[{table}]\napp = 'mail'\n")
+
+    assert find([], repo / "services/mail") == repo / "pyproject.toml"
+
+
 def test_a_broken_file_of_somebody_else_is_passed_by(repo: Path) -> None:
     (repo / "services/mail/pyproject.toml").write_text("[tool.black")
 

@@ -395,6 +395,51 @@ MISTAKES = {
         "pyproject.toml:6: [tool.celery-health.check.r] within: -5.0 is not a duration;"
         " it must be zero or more, and finite",
     ),
+    "check: a function without its module": (
+        row('heartbeat = "call:foo"', use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] heartbeat is 'call:foo'; write call:package.module:function",
+    ),
+    "check: a URL that is no Redis": (
+        row('url = "http://:hunter2@x"', use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] url holds a password;"
+        ' keep the URL in a variable and write url = "env:NAME"',
+        "pyproject.toml:6: [tool.celery-health.check.r] url is a URL of http;"
+        ' write "redis://HOST:6379/0", rediss://, unix:// or "env:NAME"',
+    ),
+    "check: no URL": (
+        row('url = "redis.internal"', use="beat"),
+        "pyproject.toml:6: [tool.celery-health.check.r] url is no URL;"
+        ' write "redis://HOST:6379/0", rediss://, unix:// or "env:NAME"',
+    ),
+    "check: env without a name": (
+        row('url = "env:"', use="beat"),
+        'pyproject.toml:6: [tool.celery-health.check.r] url is "env:"; write "env:NAME", NAME being a variable',
+    ),
+    "check: an empty name": (
+        row('names = ["w1@h", " "]'),
+        "pyproject.toml:6: [tool.celery-health.check.r] names has an empty name;"
+        ' write those of workers, ["w1@host"] say',
+    ),
+    "check: an empty task": (
+        row('tasks = [""]'),
+        "pyproject.toml:6: [tool.celery-health.check.r] tasks has an empty name;"
+        ' write those of tasks, ["shop.tasks.charge"] say',
+    ),
+    "check: no version": (
+        row('version = "abc"'),
+        'pyproject.toml:6: [tool.celery-health.check.r] version is "abc", which no version of Celery is;'
+        ' write "5.6", say',
+    ),
+    "check: no entry": (
+        row("entries = []", use="schedule"),
+        "pyproject.toml:6: [tool.celery-health.check.r] entries names no entry, so nothing is judged;"
+        " write those of the schedule, or leave it out for all",
+    ),
+    "check: an empty entry": (
+        row('entries = [""]', use="schedule"),
+        "pyproject.toml:6: [tool.celery-health.check.r] entries has an empty name;"
+        " write those of the schedule, or leave it out for all",
+    ),
     "check: password": (
         row('url = "redis://:hunter2@h/0"', use="beat"),
         "pyproject.toml:6: [tool.celery-health.check.r] url holds a password;"
@@ -403,9 +448,11 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize(("text", "line"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_told_with_its_remedy(contract: From, text: str, line: str) -> None:
-    assert mistakes(contract, text) == [line]
+@pytest.mark.parametrize(
+    ("text", "lines"), [(text, lines) for text, *lines in MISTAKES.values()], ids=MISTAKES
+)
+def test_a_mistake_is_told_with_its_remedy(contract: From, text: str, lines: list[str]) -> None:
+    assert mistakes(contract, text) == lines
 
 
 def test_all_at_once_in_the_order_of_the_file(contract: From) -> None:
@@ -443,6 +490,71 @@ def test_all_at_once_in_the_order_of_the_file(contract: From) -> None:
         "pyproject.toml:16: [tool.celery-health.check.billing] on:",
         "pyproject.toml:19: [tool.celery-health.check.beat] use",
         "pyproject.toml:20: [tool.celery-health.check.beat] severity",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("use", "lines", "told"),
+    [
+        (
+            "workers",
+            ['names = "w1"', 'tasks = "al"', 'up_for = "soon"', "clock_within = -1", "silent_at_most = -1"],
+            [
+                'names is "w1", text',
+                "tasks is 'al'",
+                "up_for: 'soon' is not a duration",
+                "clock_within: -1.0 is not a duration",
+                "silent_at_most is -1",
+            ],
+        ),
+        (
+            "queue",
+            [
+                "queues = []",
+                "ready_below = 0",
+                "consumers_at_least = -1",
+                'moves_within = "0s"',
+                'oldest_unacked_below = "visibilty_timeout"',
+            ],
+            [
+                "queues names no queue",
+                "ready_below is 0, which no queue can meet",
+                "consumers_at_least is -1",
+                "moves_within is 0",
+                "oldest_unacked_below: 'visibilty_timeout' is not a duration",
+            ],
+        ),
+        (
+            "publisher",
+            ['call = "place"', "answers_within = 0", 'when = ["broker_hang"]'],
+            [
+                'call is "place"',
+                "answers_within is 0, which no call can meet",
+                'when has "broker_hang", which is no fault of a broker',
+            ],
+        ),
+        (
+            "alerts",
+            ["must_reach = {}", 'ends = ["rasies"]', 'pool = "forks"'],
+            ["must_reach is empty", 'ends has "rasies", which is no end of a drill', 'pool is "forks"'],
+        ),
+    ],
+)
+def test_one_row_s_mistakes_are_told_at_once(
+    contract: From, use: str, lines: list[str], told: list[str]
+) -> None:
+    """Whether or not a row can do without the key, and though messages hold words that are keys, too."""
+    place = "pyproject.toml:{}: [tool.celery-health.check.r] "
+
+    assert [line.partition(";")[0] for line in mistakes(contract, row(*lines, use=use))] == [
+        place.format(number) + each for number, each in enumerate(told, start=6)
+    ]
+
+
+def test_what_is_missing_hides_no_other_mistake(contract: From) -> None:
+    assert mistakes(contract, row("answers_within = 0", use="publisher")) == [
+        "pyproject.toml:4: [tool.celery-health.check.r] call is missing; wanted text",
+        "pyproject.toml:6: [tool.celery-health.check.r] answers_within is 0, which no call can meet",
     ]
 
 

@@ -119,6 +119,35 @@ def test_no_contract_and_no_marked_test_says_how_to_begin(project: Project) -> N
     result.stdout.fnmatch_lines(["*[[]tool.celery-health[]]*", "*use = *"])
 
 
+def test_a_misspelt_table_is_a_mistake_without_naming_the_file(project: Project) -> None:
+    project.pytester.makepyprojecttoml('[tool.celery_health]\napp = "shop:app"\n')
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        ["ERROR: pyproject.toml has [[]tool.celery_health]; write [[]tool.celery-health]"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("interval", "told"),
+    [
+        (
+            "0",
+            "--celery-health-interval is 0, which is no pause; write 1 or more, or leave it out",
+        ),
+        (
+            "0ms",
+            "--celery-health-interval is 0, which is no pause; write 1 or more, or leave it out",
+        ),
+        ("-1", "--celery-health-interval: -1.0 is not a duration; it must be zero or more, and finite"),
+    ],
+)
+def test_an_interval_that_cannot_be_kept_is_an_error(project: Project, interval: str, told: str) -> None:
+    result = project.run("--celery-health-wait=5", f"--celery-health-interval={interval}")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: {told}"])
+
+
 @pytest.mark.parametrize("option", ["target=staging", "contract=other.toml", "wait=5", "interval=1"])
 def test_an_option_without_a_health_run_is_an_error(project: Project, option: str) -> None:
     result = project.plain(f"--celery-health-{option}")
