@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from celery import Celery, signals
 from celery.contrib.testing.worker import start_worker
-from kombu import Connection
+from kombu import Connection, Queue
 from redis import Redis
 
 from pytest_celery_health.facts import AskQueues, AskWorkers
@@ -118,6 +118,18 @@ def test_what_is_unacknowledged_on_rabbitmq_is_held_by_a_consumer(
     fleet = start_fleet("rabbitmq")
     fleet.queue(name, ready=2, unacked=3)
     assert depth(app, name) == (2, 1)
+
+
+@pytest.mark.slow
+def test_rabbitmq_has_all_of_them_before_anybody_asks(
+    app: Celery, start_fleet: StartFleet, name: str
+) -> None:
+    """It answers with a queue's length while it still puts what was published before."""
+    app.conf.task_queues = [Queue(name, max_priority=9)]
+    fleet = start_fleet("rabbitmq")
+    for turn in range(20):
+        fleet.queue(name, priorities=dict.fromkeys((0, 3, 6, 9), 250))
+        assert depth(app, name) == (1000 * (turn + 1), 0)
 
 
 def test_the_layout_of_the_app_is_kept(app: Celery, start_fleet: StartFleet) -> None:

@@ -46,17 +46,15 @@ class Filling:
             str(uuid4()), task, args, kwargs, eta=eta, expires=expires
         )
         publish = self._publisher(channel, declared, message)
-        is_redis = self._connection.transport.driver_type == "redis"
+        kind = self._connection.transport.driver_type
         held: list[str] = []
         if unacked:
-            with _piped(channel, _taken(channel, unacked_for) if is_redis else None):
+            with _at_once(kind, channel, lambda: _taken(channel, unacked_for)):
                 held += [publish(None) for _ in range(unacked)]
-            if not is_redis:
+            if kind != "redis":
                 self._take(declared, unacked)
-        with _piped(channel, _lists(channel) if is_redis else None):
+        with _at_once(kind, channel, lambda: _lists(channel)):
             ids = [publish(priority) for priority, count in ready.items() for _ in range(count)]
-        if self._connection.transport.driver_type == "amqp":
-            channel.queue_declare(queue=declared.name, passive=True)  # an answer: it has them all
         return ids + held
 
     def close(self) -> None:
@@ -125,12 +123,28 @@ class Filling:
             self._connection.drain_events(timeout=_PATIENCE)
 
 
+#: Puts one of kombu's messages for Redis, given a pipeline and the queue.
+_Put = Callable[[Any, str, Any], None]
+
+
 @contextmanager
-def _piped(channel: Any, put: Callable[[Any, str, Any], None] | None) -> Iterator[None]:
-    """On Redis, have kombu's messages put by `put` into one pipeline."""
-    if put is None:
-        yield
+def _at_once(kind: str, channel: Any, how: Callable[[], _Put]) -> Iterator[None]:
+    """Have the queue hold all messages at the end; on Redis, `how` says how they are put there."""
+    if kind == "redis":
+        with _piped(channel, how()):
+            yield
         return
+    if kind == "amqp":
+        # RabbitMQ answers who asks for a queue's length before it has put what was published earlier.
+        channel.tx_select()
+    yield
+    if kind == "amqp":
+        channel.tx_commit()
+
+
+@contextmanager
+def _piped(channel: Any, put: _Put) -> Iterator[None]:
+    """Have kombu's messages put by `put` into one pipeline."""
     with channel.conn_or_acquire() as client, client.pipeline(transaction=False) as pipe:
         channel._put = lambda queue, message, **_: put(pipe, queue, message)
         try:
@@ -140,7 +154,7 @@ def _piped(channel: Any, put: Callable[[Any, str, Any], None] | None) -> Iterato
         pipe.execute()
 
 
-def _lists(channel: Any) -> Callable[[Any, str, Any], None]:
+def _lists(channel: Any) -> _Put:
     def put(pipe: Any, queue: str, message: Any) -> None:
         priority = channel._get_message_priority(message, reverse=False)
         pipe.lpush(channel._q_for_pri(queue, priority), dumps(message))
@@ -148,7 +162,7 @@ def _lists(channel: Any) -> Callable[[Any, str, Any], None]:
     return put
 
 
-def _taken(channel: Any, ago: float) -> Callable[[Any, str, Any], None]:
+def _taken(channel: Any, ago: float) -> _Put:
     """As kombu's Redis transport notes what it delivered, some time ago."""
 
     def put(pipe: Any, queue: str, message: Any) -> None:
