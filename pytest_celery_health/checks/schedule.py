@@ -47,6 +47,9 @@ class ScheduleRuns(Check):
             if self.entries and entry.name not in self.entries:
                 continue
             subject = f"entry {entry.name}"
+            if entry.malformed:
+                yield Finding(False, subject, entry.malformed, entry.wanted)
+                continue
             if not entry.task:
                 yield Finding(False, subject, "names no task", "a task")
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timezone
 
 from pytest_celery_health.facts.unseen import NOT_ASKED, NOT_COUNTED, Unseen
 
@@ -124,6 +124,7 @@ class Beat:
     the Redis of `url` where that is not the broker.
 
     `note` says how the time was come by, for a reader. `gone` says what proves that no beat runs at all.
+    `read_at` is when it was read, to which its age is; None is the moment of the whole snapshot.
     """
 
     last_seen: datetime | Unseen
@@ -131,17 +132,27 @@ class Beat:
     note: str = ""
     gone: str = ""
     url: str = field(default="", repr=False)
+    read_at: datetime | None = field(default=None, compare=False, repr=False)
+
+    def age(self, last_seen: datetime, now: datetime) -> float:
+        """Seconds from `last_seen`, which must be aware, to when it was read, or else to `now`."""
+        # In UTC: two times of one zone are subtracted by their wall clocks, an hour off where DST changes.
+        read_at = (self.read_at or now).astimezone(timezone.utc)
+        return (read_at - last_seen.astimezone(timezone.utc)).total_seconds()
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the schedule. `problem` says why its arguments do not fit its task."""
+    """One entry of the schedule. `problem` says why its arguments do not fit its task; `malformed` what no
+    beat could use of the entry itself, and `wanted` what it should be."""
 
     name: str
     task: str
     registered: bool = True
     queue: str = ""
     problem: str = ""
+    malformed: str = ""
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)

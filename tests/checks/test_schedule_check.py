@@ -24,6 +24,16 @@ def verdict(*entries, check=None, workers=W1):
             "entry nightly does not fit shop.report: missing 'day'; wanted fitting arguments",
         ),
         (
+            Entry(
+                "nightly",
+                "shop.report",
+                registered=False,
+                malformed="has no schedule",
+                wanted="seconds or crontab",
+            ),
+            "entry nightly has no schedule; wanted seconds or crontab",
+        ),
+        (
             Entry("nightly", "shop.report", queue="reports"),
             "entry nightly sends shop.report to reports, which no worker consumes; wanted a consumed queue",
         ),

@@ -190,6 +190,23 @@ def test_production_is_reached_by_nothing_and_named(
         assert decoy.endpoint in result.stdout
 
 
+@pytest.mark.slow
+def test_an_entry_that_beat_cannot_use_is_the_schedules_matter(tiny: Path, health: Health) -> None:
+    entries = "{'badkw': {'task': 'tiny.t', 'schedule': 9, 'kwargs': [1]}, 'e': {'task': 'tiny.t'}}"
+    with (tiny / "tiny.py").open("a") as app:
+        app.write(f"@app.task\ndef t(): ...\napp.conf.beat_schedule = {entries}\n")
+    with (tiny / "pyproject.toml").open("a") as contract:
+        contract.write('[tool.celery-health.check.schedule]\nuse = "schedule"\n')
+    result = health(tiny)
+    assert result.returncode == 1
+    assert (
+        "FAILED pyproject.toml::schedule[sandbox] - entry badkw has a list as its kwargs; wanted a mapping"
+        in result.stdout
+    )
+    assert "entry e has no schedule; wanted seconds, a timedelta, crontab or solar" in result.stdout
+    assert "3 checks: 2 healthy, 1 unhealthy" in result.stdout
+
+
 def test_an_app_that_does_not_load_is_told_at_once(tiny: Path, health: Health) -> None:
     (tiny / "tiny.py").write_text("import nowhere\n")
     result = health(tiny)

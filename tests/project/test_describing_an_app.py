@@ -12,6 +12,7 @@ from pytest_celery_health.project.info import AppInfo, AppSpec
 
 Write = Callable[..., AppSpec]
 
+TIMES = "seconds, a timedelta, crontab or solar"
 HEAD = 'from celery import Celery\napp = Celery("shop", set_as_current=False)\nconf = app.conf\n'
 
 
@@ -94,6 +95,70 @@ def test_an_entry_that_no_queue_takes(project: Write) -> None:
     x, y = info.schedule
     assert "Queue 'nope' missing from task_queues" in x.problem
     assert y.problem == "it names no task"
+
+
+MALFORMED = {
+    '{"task": "t"}': ("has no schedule", TIMES),
+    '{"task": "t", "shedule": 60}': ("has no schedule", TIMES),
+    '{"task": "t", "schedule": "every minute"}': ("has 'every minute' as its schedule", TIMES),
+    '{"task": "t", "schedule": crontab}': ("has the class crontab as its schedule", TIMES),
+    '{"task": "t", "schedule": float("inf")}': ("has inf as its schedule", TIMES),
+    '{"task": "t", "schedule": {"minutes": 1}}': ("has a dict as its schedule", TIMES),
+    '{"task": "t", "schedule": 1, "kwargs": [1]}': ("has a list as its kwargs", "a mapping"),
+    '{"task": "t", "schedule": 1, "args": 1}': ("has 1 as its args", "a list or a tuple"),
+    '{"task": "t", "schedule": 1, "options": "q"}': ("has 'q' as its options", "a mapping"),
+    '{"task": ["t"], "schedule": 1}': ("has a list as its task", "its name"),
+    '"t"': ("is 't'", "a mapping"),
+    "None": ("is None", "a mapping"),
+    "[1]": ("is a list", "a mapping"),
+}
+
+
+def test_entries_that_beat_cannot_use(project: Write) -> None:
+    entries = ", ".join(f"{str(number)!r}: {code}" for number, code in enumerate(MALFORMED))
+    info = _describe(
+        project,
+        f"""
+        from celery.schedules import crontab
+        @app.task(name="t")
+        def t(): ...
+        conf.beat_schedule = {{{entries}, "good": {{"task": "t", "schedule": 60}}}}
+        """,
+    )
+    *bad, good = info.schedule
+    assert [(entry.malformed, entry.wanted) for entry in bad] == list(MALFORMED.values())
+    assert good == Entry("good", "t", queue="celery")
+
+
+def test_a_schedule_that_is_no_mapping(project: Write) -> None:
+    info = _describe(project, "conf.beat_schedule = [1]")
+    assert info.schedule_unseen == "beat_schedule is a list; wanted a mapping"
+
+
+def test_every_schedule_that_beat_can_use(project: Write) -> None:
+    info = _describe(
+        project,
+        """
+        from datetime import datetime, timedelta
+        from celery.beat import ScheduleEntry
+        from celery.schedules import BaseSchedule, crontab, schedule
+        from redbeat.schedules import rrule
+        class Own(BaseSchedule):
+            def is_due(self, last_run_at): return False, 60.0
+        class Duck:
+            def is_due(self, last_run_at): return False, 60.0
+        @app.task(name="t")
+        def t(): ...
+        every = [1, 0.5, timedelta(days=1), crontab(), schedule(9), Own(), Duck()]
+        every.append(rrule("DAILY", dtstart=datetime(2026, 1, 1)))
+        entries = {str(number): {"task": "t", "schedule": one} for number, one in enumerate(every)}
+        entries["pairs"] = [("task", "t"), ("schedule", 1), ("args", None)]
+        entries["entry"] = ScheduleEntry(name="entry", task="t", schedule=60, app=app)
+        conf.beat_schedule = entries
+        """,
+    )
+    assert [entry.malformed for entry in info.schedule] == [""] * 10
+    assert all(entry.registered and not entry.problem for entry in info.schedule)
 
 
 @pytest.mark.parametrize(

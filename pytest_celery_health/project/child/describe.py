@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from enum import Enum
 from typing import Any
 
 import celery
 from celery import Celery
+from celery.beat import ScheduleEntry
 from kombu.serialization import prepare_accept_content
 
 _REDBEAT = ("redbeat_redis_url", "redbeat_key_prefix", "redbeat_lock_key", "redbeat_lock_timeout")
 _UNSAYABLE = object()
 _JSON = "application/json"
+
+#: Characters of a value that is shown.
+_LONGEST = 40
 
 
 def describe(app: Celery, name: str) -> dict[str, Any]:
@@ -23,7 +29,9 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
     queues = dict.fromkeys(str(queue) for queue in app.amqp.queues)  # before routing adds to them
     queues[conf.task_default_queue] = None
     queues |= dict.fromkeys(_route_targets(conf.task_routes))
-    schedule = [_entry(app, str(key), value) for key, value in (conf.beat_schedule or {}).items()]
+    entries = conf.beat_schedule or {}
+    odd = "" if isinstance(entries, Mapping) else f"beat_schedule is {_shown(entries)}; wanted a mapping"
+    schedule = [] if odd else [_entry(app, str(key), value) for key, value in entries.items()]
     queues |= dict.fromkeys(entry["queue"] for entry in schedule if entry["queue"])
     return {
         "name": app.main or name,
@@ -39,7 +47,7 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
         "queues": list(queues),
         "tasks": [task.name for task in own_tasks(app)],
         "schedule": schedule,
-        "schedule_unseen": "" if schedule else _schedule_elsewhere(conf.beat_scheduler),
+        "schedule_unseen": odd or ("" if schedule else _schedule_elsewhere(conf.beat_scheduler)),
         "unanswering": _unanswering(app),
         "redbeat": {key: plain(conf[key]) for key in _REDBEAT if key in conf},
     }
@@ -91,8 +99,18 @@ def _queue_name(queue: Any) -> str:
 
 
 def _entry(app: Celery, name: str, entry: Any) -> dict[str, Any]:
-    said = entry if isinstance(entry, Mapping) else vars(entry)
+    try:
+        said = vars(entry) if isinstance(entry, ScheduleEntry) else dict(entry)
+    except (TypeError, ValueError):
+        return _malformed(name, f"is {_shown(entry)}", "a mapping")
     task_name = said.get("task") or ""
+    if not isinstance(task_name, str):
+        return _malformed(name, f"has {_shown(task_name)} as its task", "its name")
+    for key, (fits, wanted) in _FORMS.items():
+        value = said.get(key)
+        if not fits(value):
+            shown = f"{_shown(value)} as its" if value is not None else "no"
+            return _malformed(name, f"has {shown} {key}", wanted, task_name)
     args, kwargs = tuple(said.get("args") or ()), dict(said.get("kwargs") or {})
     task = app.tasks.get(task_name)
     queue, problem = _route(app, task_name, task, args, kwargs, dict(said.get("options") or {}))
@@ -107,6 +125,37 @@ def _entry(app: Celery, name: str, entry: Any) -> dict[str, Any]:
         "queue": queue,
         "problem": problem,
     }
+
+
+def _malformed(name: str, what: str, wanted: str, task: str = "") -> dict[str, Any]:
+    said = {"name": name, "task": task, "registered": False, "queue": ""}
+    return {**said, "malformed": what, "wanted": wanted}
+
+
+def _is_schedule(value: Any) -> bool:
+    """Whether beat can ask it when it is due, or makes such a thing of it."""
+    if isinstance(value, (int, float)):
+        return math.isfinite(value)
+    if isinstance(value, timedelta):
+        return True
+    return not isinstance(value, type) and callable(getattr(value, "is_due", None))
+
+
+#: What beat can use of an entry, and what is wanted where it cannot.
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "schedule": (_is_schedule, "seconds, a timedelta, crontab or solar"),
+    "args": (lambda value: not value or isinstance(value, Iterable), "a list or a tuple"),
+    "kwargs": (lambda value: not value or isinstance(value, Mapping), "a mapping"),
+    "options": (lambda value: not value or isinstance(value, Mapping), "a mapping"),
+}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, (str, int, float, type(None))):
+        return repr(value) if len(repr(value)) <= _LONGEST else f"{repr(value)[:_LONGEST]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return f"a {type(value).__name__}"
 
 
 def _route(
