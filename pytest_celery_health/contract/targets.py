@@ -34,6 +34,12 @@ _SCHEMES = (
     *("gcpubsub", "azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy", "pyro", "qpid", "pgmq"),
 )
 
+_LOCAL = "memory"
+_HERE_ALONE = (
+    '"memory", which lives in one process, so no worker could be seen; write the URL that the workers use, or'
+    " leave the target out"
+)
+
 
 @dataclass(frozen=True)
 class Host:
@@ -124,7 +130,9 @@ def resolve(
         raise ContractError([undeclared(name, contract.targets)])
     problems: list[str] = []
     url = _url(declared, environ, app, problems)
-    if url and (problem := host_problem(declared.expect_host, url)):
+    if family(url) == _LOCAL:
+        problems.append(f"its broker is a URL of {_HERE_ALONE}")
+    elif url and (problem := host_problem(declared.expect_host, url)):
         problems.append(f"{problem}; nothing was looked at")
     own = _from_environ(declared.transport_options, environ, problems)
     tls = _tls(declared, url, contract.path.parent, app, problems)
@@ -276,6 +284,8 @@ def broker_complaint(broker: str) -> str:
     near = did_you_mean(scheme, _SCHEMES)
     if near and scheme.partition("+")[0] not in _SCHEMES:
         return f'broker is a URL of "{scheme}", which is no transport{near}'
+    if family(broker) == _LOCAL:
+        return f"broker is a URL of {_HERE_ALONE}"
     try:
         hosts(broker)
     except ValueError as exc:

@@ -196,6 +196,11 @@ MISTAKES = {
         'pyproject.toml:5: [tool.celery-health.target.stg] broker is a URL of "redsi", which is no transport;'
         " did you mean redis?",
     ),
+    "target: a broker of this process": (
+        target('broker = "memory://"', 'expect_host = "memory"'),
+        'pyproject.toml:5: [tool.celery-health.target.stg] broker is a URL of "memory", which lives in one'
+        " process, so no worker could be seen; write the URL that the workers use, or leave the target out",
+    ),
     "target: password": (
         target('broker = "redis://:hunter2@h/0"', 'expect_host = "h"'),
         "pyproject.toml:5: [tool.celery-health.target.stg] broker holds a password;"

@@ -79,6 +79,12 @@ class TestUrl:
             'target stg: the variable BROKER holds no URL: there is no "://" in it',
         ]
 
+    def test_of_this_process(self) -> None:
+        assert problems(contract(), {"BROKER": "memory://"}) == [
+            'target stg: its broker is a URL of "memory", which lives in one process, so no worker could be seen;'
+            " write the URL that the workers use, or leave the target out"
+        ]
+
     def test_of_an_app_that_is_not_known(self) -> None:
         assert problems(contract(broker="app"), {}) == [
             'target stg: broker is "app", and the app is not known'
