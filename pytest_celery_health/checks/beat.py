@@ -39,7 +39,7 @@ class BeatFresh(Check):
             raise ValueError("within is 0, which no heartbeat can meet")
         if self.naive_is not in ("", "UTC"):
             raise ValueError(f"naive_is is {self.naive_is!r}; write 'UTC', or make the times aware")
-        scheme, _, rest = self.heartbeat.partition(":")
+        scheme, colon, rest = self.heartbeat.partition(":")
         if self.heartbeat and scheme not in ("redis", "file", "redbeat", "ping", "call"):
             raise ValueError(
                 f"heartbeat is {self.heartbeat!r}; write redis:KEY, file:PATH, redbeat, ping or"
@@ -50,6 +50,8 @@ class BeatFresh(Check):
         if scheme == "call" and not (rest.count(":") == 1 and all(rest.partition(":"))):
             raise ValueError(f"heartbeat is {self.heartbeat!r}; write call:package.module:function")
         _refuse_url(self.url)
+        if scheme in ("redbeat", "ping") and colon:
+            raise ValueError(f"heartbeat is {self.heartbeat!r}; write {scheme}, which nothing follows")
 
     def asks(self) -> Iterable[Ask]:
         yield AskBeat(self.heartbeat, self.url)
@@ -77,8 +79,7 @@ class BeatFresh(Check):
                 )
                 return
             last = last.replace(tzinfo=timezone.utc)
-        # In UTC: two times of one zone are subtracted by their wall clocks, an hour off where DST changes.
-        age = (seen.now.astimezone(timezone.utc) - last.astimezone(timezone.utc)).total_seconds()
+        age = beat.age(last, seen.now)
         if age < -ahead:
             yield Finding(
                 False,

@@ -28,7 +28,8 @@ _NOT_LOOKED_AT = "it was not looked at"
 
 @dataclass(frozen=True, slots=True, init=False)
 class Snapshot:
-    """Everything one look saw of one target. `now` is aware, and the time all ages are against."""
+    """Everything one look saw of one target. `now` is aware, and the time that ages are
+    against, but for a heartbeat whose moment is its own."""
 
     facts: tuple[Fact, ...]
     now: datetime

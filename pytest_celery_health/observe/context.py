@@ -26,7 +26,8 @@ def _nothing(_: int) -> None:
 
 @dataclass(frozen=True)
 class Context:
-    """One look from the inside. Everything runs in the look's own thread, one reader after the other.
+    """One look from the inside. Everything runs in the look's own thread, one reader after the other,
+    but for the project's functions (`call:`).
 
     connection: open, and the look's own; `connection.default_channel` is there already. Unseen when the
         broker could not be reached or there is none: readers that need no broker read on.

@@ -133,10 +133,9 @@ class _Visit:
             unseen[Unacked] = unseen[Queues]
         for ask in self._beats:
             facts.setdefault(ask, Beat(unseen.get(Beat, late), ask.source, url=ask.url))
-        now = datetime.fromtimestamp(epoch(), timezone.utc)
         # An unnamed source takes the first Beat there is.
         order = sorted(facts, key=lambda key: isinstance(key, AskBeat) and bool(key.source))
-        return Snapshot(*(facts[key] for key in order), now=now, target=self.target.name, unseen=unseen)
+        return Snapshot(*(facts[key] for key in order), now=_now(), target=self.target.name, unseen=unseen)
 
     def _asked_kinds(self) -> set[type]:
         """Of the facts that there is one of at most."""
@@ -178,11 +177,28 @@ class _Visit:
         context = Context(self.target, connection, self.deadline, workers, ask, self._count)
         if self._queues_asks:
             self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
-        for one in self._beats:
-            beat = self._guarded(partial(_beat, context, one.source, one.url))
-            if isinstance(beat, Unseen):
-                beat = Beat(beat)
-            self._facts[one] = replace(beat, source=one.source, url=one.url)
+        self._see_beats(context)
+
+    def _see_beats(self, context: Context) -> None:
+        # What may hang keeps nothing else from being read: the project's code, then servers of their own.
+        calls = [
+            threading.Thread(target=self._see_beat, args=(context, one), daemon=True)
+            for one in self._beats
+            if one.source.startswith("call:")
+        ]
+        for thread in calls:
+            thread.start()
+        for one in sorted(self._beats, key=lambda ask: bool(ask.url)):
+            if not one.source.startswith("call:"):
+                self._see_beat(context, one)
+        for thread in calls:
+            thread.join()
+
+    def _see_beat(self, context: Context, one: AskBeat) -> None:
+        beat = self._guarded(partial(_beat, context, one.source, one.url))
+        if isinstance(beat, Unseen):
+            beat = Beat(beat)
+        self._facts[one] = replace(beat, source=one.source, url=one.url, read_at=_now())
 
     def _connect(self, stack: ExitStack) -> Link | Unseen:
         by_broker = any(self._needs_broker(ask.source, ask.url) for ask in self._beats)
@@ -259,6 +275,10 @@ class _Visit:
 
     def _count(self, received: int) -> None:
         self.received += received
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(epoch(), timezone.utc)
 
 
 def _queues(context: Context, asks: tuple[AskQueues, ...]) -> Queues | Unseen:

@@ -181,7 +181,7 @@ def _beat(out: pytest.TerminalReporter, beat: Beat, seen: Snapshot, within: floa
     if beat.last_seen.tzinfo is None:
         out.write_line(f"beat  {beat.last_seen.isoformat()}, without a time zone", yellow=True)
         return
-    age = (seen.now - beat.last_seen).total_seconds()
+    age = beat.age(beat.last_seen, seen.now)
     limit = f", wanted within {spell(within)}" if within else ""
     out.write_line(f"beat  {spell(max(age, 0.0))} ago by {beat.source or 'ping'}{limit}")
 

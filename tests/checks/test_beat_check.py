@@ -61,6 +61,19 @@ def test_naive_time_is_unknown_unless_said():
     assert verdict(naive - timedelta(minutes=2), utc).unhealthy
 
 
+def test_age_is_that_of_the_moment_it_was_read():
+    """What else a look had to wait for makes no heartbeat old, and hides none that is in the future."""
+    read = NOON - timedelta(seconds=300)
+    fresh = Beat(read - timedelta(seconds=1), read_at=read)
+    assert (
+        judge(BeatFresh(within="2s"), Snapshot(fresh, now=NOON))
+        .message()
+        .startswith("beat was last seen 1 s ago; wanted within 2 s")
+    )
+    ahead = judge(BeatFresh(), Snapshot(Beat(NOON, read_at=read), now=NOON))
+    assert ahead.message().startswith("beat was last seen 5 min in the future; wanted a time in the past")
+
+
 @pytest.mark.parametrize(
     ("last", "now", "healthy"),
     [
@@ -118,6 +131,8 @@ def test_named_heartbeat_is_the_one_judged():
             "heartbeat is 'memcached:x'; write redis:KEY, file:PATH, redbeat, ping or",
         ),
         ({"heartbeat": "redis:"}, "heartbeat is 'redis:'; what follows the colon is missing"),
+        ({"heartbeat": "ping:x"}, "heartbeat is 'ping:x'; write ping, which nothing follows"),
+        ({"heartbeat": "redbeat:"}, "heartbeat is 'redbeat:'; write redbeat, which nothing follows"),
         ({"heartbeat": "call"}, "heartbeat is 'call'; what follows the colon is missing"),
     ],
 )

@@ -171,6 +171,36 @@ def test_file(scene, tmp_path):
     assert seen(scene, "file:run/beat", spec=AppSpec("shop", tmp_path)).last_seen == noon
     assert seen(scene, f"file:{path}.gone").last_seen == Unseen(f"no file {path}.gone")
     assert seen(scene, f"file:{path}/x").last_seen == Unseen(f"Not a directory: {path}/x")
+    folder = seen(scene, "file:.", spec=AppSpec("shop", tmp_path))
+    assert folder.last_seen == Unseen(f"{tmp_path} is a directory; wanted a file")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", ["call:slow:never", "redis:beat"])
+def test_what_a_look_waits_for_is_no_age(scene, tmp_path, slow):
+    """A heartbeat is as old as it was when it was read, and what is read at once waits for nobody's code."""
+    (tmp_path / "slow.py").write_text(
+        "import time\nfrom celery import Celery\napp = Celery('slow')\ndef never(): time.sleep(60)\n"
+        "now = time.time\n"
+    )
+    fresh, ahead = tmp_path / "beat", tmp_path / "ahead"
+    fresh.touch()
+    ahead.touch()
+    os.utime(ahead, (time.time() + 3.5,) * 2)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        url = "" if slow.startswith("call:") else f"redis://127.0.0.1:{hung.getsockname()[1]}/0"
+        checks = [BeatFresh(heartbeat=slow, url=url)]
+        checks += [
+            BeatFresh(heartbeat=f"file:{file}", within="2s", ahead_at_most=1) for file in (fresh, ahead)
+        ]
+        checks.append(BeatFresh(heartbeat="call:slow:now"))
+        asks = [ask for check in checks for ask in check.asks()]
+        found = scene.look(*asks, deadline=4.0, spec=AppSpec("slow:app", tmp_path))
+    never, healthy, future, called = (judge(check, found) for check in checks)
+    assert never.unknown
+    assert healthy.healthy, healthy.message()
+    assert called.healthy, called.message()
+    assert "in the future; wanted a time in the past" in future.message()
 
 
 @pytest.fixture
@@ -344,6 +374,6 @@ def test_ping_of_an_older_celery(scene):
 def test_sources_are_the_checks(scene):
     """Every source that the check accepts has a reader, and the other way round."""
     for scheme in beat.SOURCES:
-        BeatFresh(heartbeat=f"{scheme}:x")
+        BeatFresh(heartbeat=scheme if scheme in ("ping", "redbeat") else f"{scheme}:x")
     with scene.context() as context:
         assert beat.read(context, "memcached:x", "").last_seen.why.startswith("memcached is not a source")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
+from stat import S_ISDIR
 
 from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.observe.context import Context
@@ -15,9 +16,11 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
     spec = context.target.spec
     path = (spec.root if spec else Path()) / Path(rest).expanduser()
     try:
-        mtime = path.stat().st_mtime
+        found = path.stat()
     except FileNotFoundError:
         return Unseen(f"no file {path}")
     except OSError as error:
         return Unseen(f"{error.strerror}: {path}")
-    return Beat(datetime.fromtimestamp(mtime, timezone.utc), note=f"mtime of {path}")
+    if S_ISDIR(found.st_mode):
+        return Unseen(f"{path} is a directory; wanted a file")
+    return Beat(datetime.fromtimestamp(found.st_mtime, timezone.utc), note=f"mtime of {path}")
