@@ -373,7 +373,8 @@ def test_ping_of_an_older_celery(scene):
 
 def test_sources_are_the_checks(scene):
     """Every source that the check accepts has a reader, and the other way round."""
+    rests = {"ping": "", "redbeat": "", "call": ":m:f"}
     for scheme in beat.SOURCES:
-        BeatFresh(heartbeat=scheme if scheme in ("ping", "redbeat") else f"{scheme}:x")
+        BeatFresh(heartbeat=scheme + rests.get(scheme, ":x"))
     with scene.context() as context:
         assert beat.read(context, "memcached:x", "").last_seen.why.startswith("memcached is not a source")
