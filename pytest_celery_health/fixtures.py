@@ -10,6 +10,7 @@ import pytest
 
 from pytest_celery_health.checks import Check, ProbeTells
 from pytest_celery_health.contract.begin import how_to_begin
+from pytest_celery_health.contract.third_party import asked, judged
 from pytest_celery_health.facts import Ask, Snapshot, merge
 from pytest_celery_health.observe.target import TargetError
 from pytest_celery_health.outcome import Outcome, raise_for
@@ -18,7 +19,6 @@ from pytest_celery_health.run import Run
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.session import run_of
-from pytest_celery_health.verdict import judge
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -54,12 +54,13 @@ class CeleryHealth:
         __tracebackhide__ = True
         if not checks:
             raise TypeError("expect() was given no check; write celery_health.expect(WorkersAnswer())")
-        seen = self.look(*checks)
-        verdicts = [(check, judge(self._run.prepare(check), seen)) for check in checks]
+        prepared = [self._run.prepare(check) for check in checks]
+        seen = self._run.look(merge(ask for check in prepared for ask in asked(check))).snapshot
+        verdicts = [(check, judged(check, seen)) for check in prepared]
         for check, verdict in verdicts:
             record(self._item, Outcome.of(type(check).__name__, verdict))
         for _, verdict in sorted(verdicts, key=lambda pair: pair[1].unknown):
-            raise_for(verdict.message(), verdict)
+            raise_for(verdict.message(), verdict, self._run.untold(verdict))
         return seen
 
     def probe(self, call: Callable[..., object] | str = "", /, **fields: Any) -> Snapshot:

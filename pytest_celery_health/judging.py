@@ -56,13 +56,13 @@ class Judging:
         if not any(verdict.unhealthy for _, verdict in verdicts):
             for _, verdict in verdicts:
                 if verdict.unknown:
-                    raise CannotTell(verdict.message(), verdict)
+                    raise CannotTell(verdict.message(), verdict, self.run.untold(verdict))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, None, None]:
         for _, verdict in item.stash.get(_VERDICTS, []):
             if verdict.unhealthy:
-                raise Unhealthy(verdict.message(), verdict)
+                raise Unhealthy(verdict.message(), verdict, self.run.untold(verdict))
         yield
 
     @pytest.hookimpl(wrapper=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -27,7 +28,7 @@ class Outcome:
     def of(cls, subject: str, verdict: Verdict, *context: str, soft: str = "") -> Outcome:
         figures: dict[str, float | str] = {}
         for finding in verdict.findings:
-            figures.update(finding.figures)
+            figures.update({str(key): _plain(value) for key, value in finding.figures.items()})
         soft = "" if verdict.healthy else soft
         warnings = tuple(finding.line() for finding in verdict.warnings)
         return cls(subject, verdict.status, verdict.message(*context), soft, figures, verdict.table, warnings)
@@ -44,14 +45,23 @@ class Outcome:
         return asdict(self)
 
 
-class NotHealthy(Exception):
-    """A verdict that does not let a test go on. Its first line is the evidence."""
+def _plain(value: float | str) -> float | str:
+    """`value` as its built-in type: pytest-xdist's pipe takes no subclass, such as NumPy's or an enum's."""
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, int) else float(value)
 
-    def __init__(self, line: str, verdict: Verdict) -> None:
+
+class NotHealthy(Exception):
+    """A verdict that does not let a test go on. Its first line is the evidence, its last are `details`."""
+
+    def __init__(self, line: str, verdict: Verdict, details: Iterable[str] = ()) -> None:
         self.line = line
         self.verdict = verdict
         rest = [finding.line() for finding in verdict.decisive[1:]]
-        super().__init__("\n".join([line, *rest]))
+        super().__init__("\n".join([line, *rest, *details]))
 
 
 class Unhealthy(NotHealthy, AssertionError):
@@ -62,10 +72,10 @@ class CannotTell(NotHealthy):
     """Whether the promise holds could not be seen."""
 
 
-def raise_for(line: str, verdict: Verdict) -> None:
+def raise_for(line: str, verdict: Verdict, details: Iterable[str] = ()) -> None:
     """Raise Unhealthy or CannotTell unless `verdict` is healthy."""
     __tracebackhide__ = True
     if verdict.unhealthy:
-        raise Unhealthy(line, verdict)
+        raise Unhealthy(line, verdict, details)
     if verdict.unknown:
-        raise CannotTell(line, verdict)
+        raise CannotTell(line, verdict, details)

@@ -74,13 +74,13 @@ class Row(pytest.Item):
             pytest.skip(outcome.message)
         record(self, outcome)
         if outcome.blind:
-            raise_for(outcome.message, verdict)
+            raise_for(outcome.message, verdict, self.run.untold(verdict))
 
     def runtest(self) -> None:
         assert self.verdict is not None
         outcome = self.stash[OUTCOMES][-1]
         if outcome.fails:
-            raise_for(outcome.message, self.verdict)
+            raise_for(outcome.message, self.verdict, self.run.untold(self.verdict))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         return self.path, self.row.line, self.name

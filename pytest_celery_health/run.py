@@ -16,6 +16,7 @@ from pytest_celery_health.checks import BeatFresh, Check, ProbeTells
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.read import mistaken
 from pytest_celery_health.contract.targets import resolve
+from pytest_celery_health.contract.third_party import asked, judged
 from pytest_celery_health.experiments import Experiments
 from pytest_celery_health.facts import Ask, AskQueues, Snapshot, Unseen, merge
 from pytest_celery_health.observe.look import Look, look
@@ -27,7 +28,7 @@ from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.world import World
-from pytest_celery_health.verdict import Verdict, judge
+from pytest_celery_health.verdict import Verdict
 
 _SHARED_LOOK = "look.pickle"
 #: Seconds that an app gets to load in a child process.
@@ -59,6 +60,7 @@ class Run:
     progress: Callable[[Progress], None] = lambda _: None
     planned: list[tuple[Check, bool]] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)
     seen: Look | None = None
     sandbox: Sandbox | None = None
     #: What only the app could show to be wrong with the contract.
@@ -82,12 +84,12 @@ class Run:
     @property
     def needs_target(self) -> bool:
         """Whether a planned check has something to look at."""
-        return any(True for check, _ in self.planned for _ in check.asks())
+        return any(asked(check) for check, _ in self.planned)
 
     @property
     def needs_sandbox(self) -> bool:
         """Whether a planned check looks at what the sandbox starts."""
-        asks = (ask for check, _ in self.planned for ask in check.asks())
+        asks = (ask for check, _ in self.planned for ask in asked(check))
         return not self.live and any(not ask.tried for ask in asks)
 
     @property
@@ -123,7 +125,13 @@ class Run:
         """What the run's one look says of `check`."""
         if self.seen is None:
             self.seen = self._shared_look()
-        return judge(self.prepare(check), self.seen.snapshot)
+        return judged(self.prepare(check), self.seen.snapshot)
+
+    def untold(self, verdict: Verdict) -> list[str]:
+        """The details of `verdict` that no row of this process has told before."""
+        new = [each for each in verdict.details if each not in self.told]
+        self.told.update(new)
+        return new
 
     def look(self, asks: Iterable[Ask]) -> Look:
         """A new look of its own; at nothing where nothing is asked."""
@@ -289,7 +297,7 @@ class Run:
 
     def _wait(self) -> Look:
         """Look; under a wait, until everything holds or the time is over."""
-        asks = merge(ask for check, _ in self.planned for ask in check.asks())
+        asks = merge(ask for check, _ in self.planned for ask in asked(check))
         start = time.monotonic()
         while True:
             self.seen = result = self.look(asks)
@@ -298,7 +306,7 @@ class Run:
             open_ = [
                 verdict.message()
                 for check, must_hold in self.planned
-                if must_hold and not (verdict := judge(check, result.snapshot)).healthy
+                if must_hold and not (verdict := judged(check, result.snapshot)).healthy
             ]
             elapsed = time.monotonic() - start
             left = self.waiting.up_to - elapsed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
+from types import ModuleType
 
 import pytest
 
@@ -113,5 +114,13 @@ def _app_hook(config: pytest.Config) -> str:
     impls = config.hook.pytest_celery_health_app.get_hookimpls()
     if not impls:
         return ""
-    code = impls[-1].function.__code__
-    return f"{code.co_filename}:{code.co_name}"
+    plugin, function = impls[-1].plugin, impls[-1].function
+    if isinstance(plugin, ModuleType) and plugin.__file__:
+        name = next((name for name, value in vars(plugin).items() if value is function), "")
+        if name:
+            return f"{plugin.__file__}:{name}"
+    where = getattr(function, "__qualname__", repr(function))
+    raise pytest.UsageError(
+        f"the hook pytest_celery_health_app is {where}, which no child process can import: make it"
+        " a function of a module, at the top level of a conftest.py or of a plugin"
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pytest_celery_health.facts import Snapshot, Unseen
 
@@ -20,7 +20,8 @@ class Finding:
     whether this kind of target cannot show it at all.
 
     `subject seen; wanted ...` reads as a sentence: "billing", "holds 1,204 ready messages",
-    "below 1,000". `figures` are the raw numbers, for reports. A `warning` is bad, told, and fails nothing.
+    "below 1,000". Further lines of `seen` are a log's, say: told once, below the sentence. `figures` are
+    the raw numbers, for reports. A `warning` is bad, told, and fails nothing.
     """
 
     ok: bool | None
@@ -38,12 +39,13 @@ class Finding:
 
     def line(self, *context: str) -> str:
         """The finding in one line, evidence first; `context` joins the hint in brackets."""
+        seen = self.seen.partition("\n")[0]
         if self.ok is None:
-            text = f"cannot tell: {self.seen}"
-            if self.subject and self.subject not in self.seen:
-                text = f"cannot tell: {self.subject}: {self.seen}"
+            text = f"cannot tell: {seen}"
+            if self.subject and self.subject not in seen:
+                text = f"cannot tell: {self.subject}: {seen}"
         else:
-            text = f"{self.subject} {self.seen}"
+            text = f"{self.subject} {seen}"
             if self.wanted:
                 text += f"; wanted {self.wanted}"
         notes = "; ".join(note for note in (self.hint, *context) if note)
@@ -98,6 +100,12 @@ class Verdict:
         return self.unknown and bool(self.blind) and all(finding.never for finding in self.blind)
 
     @property
+    def details(self) -> tuple[str, ...]:
+        """What stands behind the first line of the findings that made it, each once."""
+        rests = (finding.seen.partition("\n")[2] for finding in self.decisive)
+        return tuple(dict.fromkeys(filter(None, rests)))
+
+    @property
     def decisive(self) -> tuple[Finding, ...]:
         """The findings that made the verdict."""
         rest = tuple(finding for finding in self.findings if not finding.warning)
@@ -116,5 +124,39 @@ class Verdict:
 
 
 def judge(check: Check, seen: Snapshot) -> Verdict:
-    """What `check` makes of `seen`. No broker, no Celery, no pytest: also the way to test a check."""
-    return Verdict(tuple(check.judge(seen)), tuple(tuple(row) for row in check.table(seen)))
+    """What `check` makes of `seen`. No broker, no Celery, no pytest: also the way to test a check.
+
+    Raises what the check raises, and TypeError when it yields what no report can tell.
+    """
+    findings = tuple(_yielded("judge", check.judge(seen), "a Finding"))
+    for finding in findings:
+        _refuse_untold(finding)
+    rows = tuple(_yielded("table", check.table(seen), "a row of text"))
+    for row in rows:
+        told = isinstance(row, Sequence) and not isinstance(row, str) and all(isinstance(c, str) for c in row)
+        if not told or len(row) != len(rows[0]):
+            raise TypeError(
+                f"table yielded {row!r:.80}; wanted a row of text, with as many cells as the first"
+            )
+    return Verdict(findings, tuple(map(tuple, rows)))
+
+
+def _yielded(method: str, found: Any, each: str) -> Iterable[Any]:
+    if not isinstance(found, Iterable) or isinstance(found, str):
+        raise TypeError(f"{method} returned {found!r:.80}; yield {each} at a time")
+    return found
+
+
+def _refuse_untold(finding: Any) -> None:
+    if not isinstance(finding, Finding):
+        raise TypeError(f"judge yielded {finding!r:.80}; wanted a Finding")
+    if not (finding.ok is None or isinstance(finding.ok, bool)):
+        raise TypeError(f"a Finding's ok is {finding.ok!r:.80}; wanted True, False or None")
+    for name in ("subject", "seen", "wanted", "hint"):
+        if not isinstance(value := getattr(finding, name), str):
+            raise TypeError(f"a Finding's {name} is {value!r:.80}; wanted text")
+    for key, value in finding.figures.items():
+        if not isinstance(key, str) or not isinstance(value, (int, float, str)):
+            raise TypeError(
+                f"a Finding's figures have {key!r:.80} = {value!r:.80}; wanted numbers or text by name"
+            )

@@ -1,9 +1,10 @@
-"""The class that a row's `use` names: one of ours, or anybody's by dotted path."""
+"""The class that a row's `use` names, one of ours or anybody's by dotted path; and checks that break."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import import_module
@@ -11,8 +12,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from pytest_celery_health.checks import CHECKS, Check
+from pytest_celery_health.contract.locate import shown
 from pytest_celery_health.contract.model import Row
 from pytest_celery_health.contract.values import did_you_mean
+from pytest_celery_health.facts import Ask, Snapshot
+from pytest_celery_health.masking import mask
+from pytest_celery_health.verdict import Finding, Verdict, judge
 
 #: The keys of every row, which no check may have as a field.
 COMMON = {"use", *(field.name for field in fields(Row))} - {"name", "check", "line"}
@@ -62,6 +67,46 @@ def field_types(cls: type) -> dict[str, Any]:
         part = type(base.__name__, (), {"__annotations__": lines, "__module__": base.__module__})
         hints |= get_type_hints(part)
     return hints
+
+
+def asked(check: Check) -> list[Ask]:
+    """What `check` asks for; nothing if it breaks, which `judged` tells."""
+    try:
+        return _asks(check)
+    except (Exception, SystemExit):  # noqa: BLE001 - anybody's code
+        return []
+
+
+def judged(check: Check, seen: Snapshot) -> Verdict:
+    """What `check` makes of `seen`; unknown if it breaks, as its own bug tells nothing of Celery."""
+    try:
+        _asks(check)
+        return judge(check, seen)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - anybody's code
+        cls = type(check)
+        ours = CHECKS.values()
+        name = cls.__name__ if cls in ours else f"{cls.__module__}:{cls.__qualname__}"
+        said = mask(str(error)).partition("\n")[0]
+        why = f"{name} broke: {type(error).__name__}: {said}{_place(cls, error)}"
+        return Verdict((Finding(None, "", why),))
+
+
+def _asks(check: Check) -> list[Ask]:
+    found = list(check.asks())
+    for ask in found:
+        if not isinstance(ask, Ask):
+            raise TypeError(f"asks yielded {ask!r:.80}; wanted an Ask, such as AskQueues")
+    return found
+
+
+def _place(cls: type, error: BaseException) -> str:
+    """Where in the check's own file it broke."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if file is None:
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f", at {shown(Path(file))}" + (f":{lines[-1]}" if lines else "")
 
 
 def _unknown(use: str) -> str:

@@ -326,7 +326,8 @@ class Asked(Generic[T]):
             return f"{self._subject} failed to load: it closed its pipe"
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         words = self._last_words(2048).strip().splitlines()[-3:]
-        return mask("\n  ".join([f"{self._subject} failed to load: its process {how}", *words]))
+        last = f": {words[-1].strip()}" if words else ""
+        return mask("\n  ".join([f"{self._subject} failed to load: its process {how}{last}", *words[:-1]]))
 
     def _last_words(self, size: int) -> str:
         end = self._output.seek(0, os.SEEK_END)

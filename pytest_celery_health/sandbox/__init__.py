@@ -377,7 +377,8 @@ class Sandbox:
                 if event["name"] == "broker" and event["what"] == "exit":
                     if broker.port_was_taken(self._tail("broker", 100)):
                         return False
-                    raise SandboxError(f"{name} ended with {_exit(event['code'])}" + self._because("broker"))
+                    ended = f"{name} ended with {_exit(event['code'])}" + self._last_word("broker")
+                    raise SandboxError(ended + self._because("broker"))
                 self._raise_if_over(event)
             if time.monotonic() > over:
                 raise SandboxError(
@@ -496,6 +497,7 @@ class Sandbox:
                     self._raise_if_over(told)
             raise SandboxError(
                 f"{self._title(name)} ended with {_exit(event['code'])} while it started"
+                + self._last_word(name)
                 + self._because(name)
             )
 
@@ -509,6 +511,12 @@ class Sandbox:
 
     def _title(self, name: str) -> str:
         return name if name.startswith(("beat", "broker")) else f"worker {name}"
+
+    def _last_word(self, name: str) -> str:
+        """What it said last, for the line that says that it ended."""
+        words = self._tail(name, _LOG_LINES).split("\n")
+        last = next((word.strip() for word in reversed(words) if word.strip()), "")
+        return f": {last[:200]}" if last else ""
 
     def _because(self, name: str) -> str:
         tail = self._tail(name, _LOG_LINES)

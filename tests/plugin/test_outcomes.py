@@ -70,6 +70,112 @@ def test_the_summary_starts_with_the_evidence(project: Project) -> None:
     )
 
 
+BREAKS = """
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import IntEnum
+from pytest_celery_health import Check, Finding, Unseen
+
+class Level(IntEnum):
+    HIGH = 3
+
+GOOD = Finding(True, "dlq", "is empty")
+
+@dataclass(frozen=True)
+class Breaks(Check):
+    how: str = ""
+
+    def asks(self):
+        if self.how == "asks raises":
+            raise RuntimeError("kaboom")
+        if self.how == "asks text":
+            yield "queues"
+
+    def judge(self, seen):
+        if self.how == "judge exits":
+            raise SystemExit("kaboom")
+        if self.how == "judge raises":
+            raise RuntimeError("kaboom")
+        odd = Finding(True, "dlq", "is empty", figures={"dlq.ready": Decimal(1)})
+        said = {
+            "judge returns None": None,
+            "judge yields text": ["all is well"],
+            "judge returns text": "all is well",
+            "ok is 0": [Finding(0, "dlq", "is full")],
+            "seen is None": [Finding(True, "dlq", None)],
+            "figures": [odd],
+            "subclasses": [Finding(True, "dlq", "is empty", figures={"dlq.level": Level.HIGH})],
+        }
+        return said.get(self.how, [GOOD])
+
+    def table(self, seen):
+        if self.how == "table raises":
+            raise RuntimeError("kaboom")
+        said = {
+            "table returns None": None,
+            "table yields text": ["queue"],
+            "table is ragged": [("queue", "ready"), ("dlq",)],
+        }
+        return said.get(self.how, ())
+"""
+BROKEN = {
+    "asks raises": "RuntimeError: kaboom, at breaks.py:17",
+    "asks text": "TypeError: asks yielded 'queues'; wanted an Ask, such as AskQueues, at breaks.py",
+    "judge raises": "RuntimeError: kaboom, at breaks.py:25",
+    "judge exits": "SystemExit: kaboom, at breaks.py:23",
+    "judge returns None": "TypeError: judge returned None; yield a Finding at a time, at breaks.py",
+    "judge yields text": "TypeError: judge yielded 'all is well'; wanted a Finding, at breaks.py",
+    "judge returns text": "TypeError: judge returned 'all is well'; yield a Finding at a time, at breaks.py",
+    "ok is 0": "TypeError: a Finding's ok is 0; wanted True, False or None, at breaks.py",
+    "seen is None": "TypeError: a Finding's seen is None; wanted text, at breaks.py",
+    "figures": "TypeError: a Finding's figures have 'dlq.ready' = Decimal('1');"
+    " wanted numbers or text by name, at breaks.py",
+    "table raises": "RuntimeError: kaboom, at breaks.py:40",
+    "table returns None": "TypeError: table returned None; yield a row of text at a time, at breaks.py",
+    "table yields text": "TypeError: table yielded 'queue'; wanted a row of text,"
+    " with as many cells as the first, at breaks.py",
+    "table is ragged": "TypeError: table yielded ('dlq',); wanted a row of text,"
+    " with as many cells as the first, at breaks.py",
+}
+
+
+@pytest.mark.parametrize("xdist", [[], ["-n", "2"]])
+def test_a_check_that_breaks_is_unknown_and_the_others_are_judged(project: Project, xdist: list[str]) -> None:
+    project.pytester.makepyfile(breaks=BREAKS)
+    rows = [
+        f'[tool.celery-health.check.r{number}]\nuse = "breaks:Breaks"\nhow = "{how}"\n'
+        for number, how in enumerate([*BROKEN, "subclasses"])
+    ]
+    project.contract(*rows, HEALTHY)
+    result = project.run(*xdist)
+
+    assert result.ret == 6
+    assert sorted(line for line in result.outlines if line.startswith("ERROR ")) == sorted(
+        f"ERROR pyproject.toml::r{number}[sandbox] - cannot tell: breaks:Breaks broke: {told}"
+        for number, told in enumerate(BROKEN.values())
+    )
+    result.stdout.fnmatch_lines([f"{len(BROKEN) + 2} checks: 2 healthy, {len(BROKEN)} unknown*"])
+
+
+def test_a_check_that_breaks_in_a_test_is_unknown(project: Project) -> None:
+    project.pytester.makepyfile(
+        "import pytest\nfrom breaks import Breaks\n"
+        "@pytest.mark.celery_health(Breaks(how='judge raises'))\ndef test_marked(): pass\n"
+        "@pytest.mark.celery_health\n"
+        "def test_expects(celery_health): celery_health.expect(Breaks(how='asks raises'))",
+        breaks=BREAKS,
+    )
+    result = project.run()
+
+    assert result.ret == 6
+    result.stdout.fnmatch_lines_random(
+        [
+            "ERROR *::test_marked - cannot tell: breaks:Breaks broke: RuntimeError: kaboom, at breaks.py:25",
+            "*cannot tell: breaks:Breaks broke: RuntimeError: kaboom, at breaks.py:17",
+        ]
+    )
+
+
 def test_softened_rows_are_told(project: Project) -> None:
     project.contract(UNHEALTHY + WARN, UNKNOWN + SILENCE)
     result = project.run("-v")
@@ -153,6 +259,22 @@ def test_an_option_without_a_health_run_is_an_error(project: Project, option: st
     result = project.plain(f"--celery-health-{option}")
     assert result.ret == 4
     result.stderr.fnmatch_lines([f"*--celery-health-{option.split('=')[0]} needs --celery-health*"])
+
+
+def test_a_hook_that_no_child_can_import_is_an_error(project: Project) -> None:
+    project.contract(HEALTHY)
+    project.pytester.makeconftest(
+        "class Apps:\n    def pytest_celery_health_app(self, target): return 'shop:app'\n"
+        "def pytest_addoption(parser, pluginmanager): pluginmanager.register(Apps())"
+    )
+    result = project.run()
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: the hook pytest_celery_health_app is Apps.pytest_celery_health_app, which no child"
+            " process can import: make it a function of a module, at the top level of a conftest.py or of a plugin"
+        ]
+    )
 
 
 def test_an_undeclared_target_names_the_declared(project: Project) -> None:

@@ -237,6 +237,22 @@ def test_a_hook_says_what_the_app_is(tiny: Path, health: Health) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(tiny: Path, health: Health) -> None:
+    (tiny / "tiny.py").write_text("import sys\ndef load():\n    raise RuntimeError('kaboom')\nload()\n")
+    contract = tiny / "pyproject.toml"
+    contract.write_text(contract.read_text() + '[tool.celery-health.check.more]\nuse = "workers"\n')
+    result = health(tiny, "-q", "-rE")
+    assert result.returncode == 6, result.stdout + result.stderr
+    sections, _, ends = result.stdout.partition("short test summary info")
+    names = [row for row in ends.splitlines() if row.startswith("ERROR ")]
+    assert len(names) >= 2
+    why = "cannot tell: worker w1: RuntimeError: kaboom"
+    assert {row.partition(" - ")[2].rpartition(" (")[0] for row in names} == {why}
+    assert len(ends.strip().splitlines()) <= len(names) + 4
+    assert sections.count("last lines of w1's log:") == 1
+    assert sections.count("raise RuntimeError('kaboom')") == 1
+
+
 def test_a_check_without_a_contract_says_how_to_begin(tiny: Path, health: Health) -> None:
     (tiny / "pyproject.toml").unlink()
     (tiny / "test_tiny.py").write_text(

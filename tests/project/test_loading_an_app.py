@@ -209,8 +209,7 @@ def test_an_app_that_exits(project: Write) -> None:
 def test_an_app_whose_process_dies_leaves_its_last_words(project: Write) -> None:
     dying = "import os, sys\nprint('out of luck', file=sys.stderr)\nsys.stderr.flush()\nos._exit(7)\n"
     assert _failure(project("shop", {"shop.py": dying})).splitlines() == [
-        "shop failed to load: its process exited with 7",
-        "  out of luck",
+        "shop failed to load: its process exited with 7: out of luck",
     ]
 
 

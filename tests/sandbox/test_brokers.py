@@ -88,7 +88,8 @@ def test_a_broker_that_does_not_start_is_told_of_at_once_with_its_log(
     with pytest.raises(SandboxError) as failed:
         Sandbox(SandboxSpec(broker="redis-server", start_within=60), project()).start()
     assert str(failed.value) == (
-        "redis-server ended with exit code 3\nlast lines of broker's log:\nillegal instruction"
+        "redis-server ended with exit code 3: illegal instruction\n"
+        "last lines of broker's log:\nillegal instruction"
     )
 
 

@@ -103,7 +103,7 @@ def test_refused_connections_are_named(project: Callable[..., AppSpec]) -> None:
                 print("no licence", flush=True)
                 os._exit(7)
             """,
-            "worker w1 ended with exit code 7 while it started\n",
+            "worker w1 ended with exit code 7 while it started: no licence\n",
         ),
         ("os.kill(os.getpid(), 9)", "worker w1 ended with SIGKILL while it started"),
         ("app = 1", "worker w1: tiny:app is a int, not a Celery app\n"),
