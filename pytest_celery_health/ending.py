@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pytest_celery_health.contract.begin import how_to_begin
+from pytest_celery_health.contract.begin import nothing_to_judge
 from pytest_celery_health.processes import Processes
 from pytest_celery_health.report.progress import Reporter
 from pytest_celery_health.report.terminal import Tally, refused, summary
@@ -145,7 +145,8 @@ class Ending:
             for message in self.reporter.last.open:
                 terminalreporter.write_line(f"last seen: {message}", yellow=True)
         if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
-            terminalreporter.write_line(how_to_begin())
+            here = self.config.invocation_params.dir
+            terminalreporter.write_line(nothing_to_judge(self.run.contract, here))
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self) -> None:

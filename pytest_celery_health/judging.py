@@ -8,7 +8,7 @@ import pytest
 
 from pytest_celery_health.checks import Check
 from pytest_celery_health.collecting import checks_of
-from pytest_celery_health.contract.begin import how_to_begin
+from pytest_celery_health.contract.begin import no_app
 from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.outcome import CannotTell, NotHealthy, Outcome, Unhealthy
 from pytest_celery_health.processes import Processes
@@ -35,7 +35,7 @@ class Judging:
         if self.config.option.collectonly:
             return
         if not self.run.live and not self.run.has_app and self.run.needs_target:
-            raise pytest.UsageError(f"no contract says what the app is.\n{how_to_begin()}")
+            raise pytest.UsageError(no_app(self.run.contract, self.config.invocation_params.dir))
         if self.processes.is_worker:
             return
         controls = self.run.live and (session.items or self.processes.share is not None)

@@ -107,7 +107,7 @@ def _read_contract(config: pytest.Config, *, app_from_hook: bool) -> Contract:
     found = find(paths, here)
     if found is not None:
         return read(found, app_from_hook=app_from_hook)
-    return Contract(config.rootpath / "pyproject.toml")
+    return Contract(config.rootpath / "pyproject.toml", declared=False)
 
 
 def _app_hook(config: pytest.Config) -> str:

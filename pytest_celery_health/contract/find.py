@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -14,6 +15,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+#: How many folders down a contract may be.
+_DEEP = 4
 
 
 def find(named: Sequence[Path], cwd: Path) -> Path | None:
@@ -39,6 +43,19 @@ def _above(path: Path) -> Path | None:
         if candidate.is_file() and _is_contract(candidate):
             return candidate
     return None
+
+
+def below(folder: Path) -> list[Path]:
+    """The contracts in the folders below, not too deep; none of hidden folders and environments."""
+    found = []
+    for name, folders, files in os.walk(folder):
+        at = Path(name)
+        if "pyvenv.cfg" in files or len(at.relative_to(folder).parts) == _DEEP:
+            folders.clear()
+        folders[:] = sorted(each for each in folders if not each.startswith(".") and each != "node_modules")
+        if at != folder and "pyvenv.cfg" not in files and _is_contract(at / "pyproject.toml"):
+            found.append(at / "pyproject.toml")
+    return found
 
 
 def misspelt(whole: Mapping[str, Any]) -> str:

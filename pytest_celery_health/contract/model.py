@@ -100,6 +100,7 @@ class Contract:
         row needs it.
     env: variables that are set for the app.
     deadline: seconds for a whole look.
+    declared: whether the file says anything of it: a run without a contract has an empty one.
     """
 
     path: Path
@@ -109,6 +110,7 @@ class Contract:
     sandbox: SandboxSpec = field(default_factory=SandboxSpec)
     targets: Mapping[str, TargetSpec] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
+    declared: bool = True
 
     @property
     def heartbeat(self) -> BeatFresh | None:

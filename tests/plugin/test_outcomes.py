@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.plugin.conftest import HEALTHY, UNHEALTHY, UNKNOWN, Project
+from tests.plugin.conftest import HEALTHY, STAGING, UNHEALTHY, UNKNOWN, Project
 
 WARN = 'severity = "warn"\n'
 SILENCE = 'silence = { until = 2999-12-01, why = "INC-812" }\n'
@@ -254,6 +254,65 @@ def test_an_interval_that_cannot_be_kept_is_an_error(project: Project, interval:
     result.stderr.fnmatch_lines([f"ERROR: {told}"])
 
 
+def test_a_contract_without_a_row_says_so_and_how_to_write_one(project: Project) -> None:
+    result = project.run()
+    assert result.ret == 5
+    result.stdout.fnmatch_lines(
+        [
+            "pyproject.toml has no row, and no test marked celery_health was found,*nothing to judge.",
+            "Begin with this in pyproject.toml:",
+            "",
+            "    [[]tool.celery-health.check.workers]*",
+            '    use = "workers"',
+        ],
+        consecutive=True,
+    )
+
+
+MARKED = (
+    "import pytest\nfrom pytest_celery_health import WorkersAnswer\n"
+    "@pytest.mark.celery_health(WorkersAnswer())\ndef test_ready(): pass"
+)
+
+
+def test_what_has_no_app_is_told_of_its_targets(project: Project) -> None:
+    project.contract(STAGING)
+    project.pytester.makepyfile(MARKED)
+    result = project.run()
+    assert result.ret == 4
+    told = (
+        "ERROR: pyproject.toml does not say what the app is, which the sandbox starts: write"
+        ' app = "yourproject.celery:app" in [tool.celery-health], or look at a target:'
+        " --celery-health-target=staging"
+    )
+    assert [line for line in result.errlines if line] == [told]
+
+
+@pytest.mark.parametrize(("test", "code"), [("def test_plain(): pass", 5), (MARKED, 4)])
+def test_contracts_below_are_told_where_there_is_none_above(project: Project, test: str, code: int) -> None:
+    path = project.pytester.path
+    (path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
+    for folder in ("services/billing", "services/mail", "node_modules/x", ".tox/y", "env/z"):
+        (path / folder).mkdir(parents=True)
+        (path / folder / "pyproject.toml").write_text('[tool.celery-health]\napp = "shop:app"\n')
+    (path / "env" / "pyvenv.cfg").touch()
+    (path / "services/billing/test_it.py").write_text(test)
+    result = project.run()
+    assert result.ret == code
+    told = result.stderr if code == 4 else result.stdout
+    told.fnmatch_lines(
+        [
+            "There is a contract below this folder; one run has one contract:",
+            "",
+            "    pytest services/billing --celery-health",
+            "    pytest services/mail --celery-health",
+            "",
+        ],
+        consecutive=True,
+    )
+    assert "Begin with" not in result.stdout.str() + result.stderr.str()
+
+
 @pytest.mark.parametrize("option", ["target=staging", "contract=other.toml", "wait=5", "interval=1"])
 def test_an_option_without_a_health_run_is_an_error(project: Project, option: str) -> None:
     result = project.plain(f"--celery-health-{option}")
@@ -272,7 +331,8 @@ def test_a_hook_that_no_child_can_import_is_an_error(project: Project) -> None:
     result.stderr.fnmatch_lines(
         [
             "ERROR: the hook pytest_celery_health_app is Apps.pytest_celery_health_app, which no child"
-            " process can import: make it a function of a module, at the top level of a conftest.py or of a plugin"
+            " process can import: make it a function of a module,"
+            " at the top level of a conftest.py or of a plugin"
         ]
     )
 
