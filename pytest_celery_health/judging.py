@@ -44,6 +44,8 @@ class Judging:
                 self.run.target()
             except ContractError as error:
                 raise pytest.UsageError(str(error)) from error
+            except pytest.exit.Exception:  # SIGTERM's
+                raise
             except Exception:  # noqa: BLE001 - told by each row, as unknown
                 return
 

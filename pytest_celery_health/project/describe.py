@@ -17,6 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
@@ -26,6 +27,9 @@ from pytest_celery_health.facts import AskTrials, Call, Entry, Handler, Handlers
 from pytest_celery_health.masking import mask
 from pytest_celery_health.project import values
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
+
+#: Seconds that a child gets to end itself and what it started.
+_ENDS_WITHIN = 0.5
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -269,6 +273,12 @@ class Asked(Generic[T]):
         """End the child and all that it started. It may be called twice."""
         if self._output.closed:
             return
+        if self._leash >= 0:
+            os.close(self._leash)
+            self._leash = -1
+            # On which it ends its daemons, and itself; one that hangs in C does not.
+            with suppress(subprocess.TimeoutExpired):
+                self._child.wait(_ENDS_WITHIN)
         try:
             os.killpg(self._child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS: PermissionError for a group of zombies
@@ -277,7 +287,8 @@ class Asked(Generic[T]):
         self._release()
 
     def _release(self) -> None:
-        os.close(self._leash)
+        if self._leash >= 0:
+            os.close(self._leash)
         os.close(self._answer)
         self._output.close()
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -350,6 +351,28 @@ def test_the_exit_code_of_a_signal(
             run.kill()
     assert run.returncode == code
     assert "Traceback" not in error
+
+
+def test_a_run_that_is_ended_while_the_app_loads_is_over_at_once(tiny: Path, health: Health) -> None:
+    (tiny / "tiny.py").write_text(
+        "import pathlib, threading\n"
+        "pathlib.Path(__file__).with_name('loads').touch()\n"
+        "threading.Event().wait()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(), cwd=tiny, stdout=pipe, stderr=pipe, text=True) as run:
+        try:
+            wait_until(lambda: (tiny / "loads").exists(), within=60, what="the app being loaded")
+            began = time.monotonic()
+            run.send_signal(signal.SIGTERM)
+            output, error = run.communicate(timeout=60)
+        finally:
+            run.kill()
+    assert run.returncode == 143
+    assert time.monotonic() - began < 10  # a sandbox gives an app 30 s
+    assert "Traceback" not in output + error
+    assert "ended by SIGTERM" in output
+    assert "passed" not in output
 
 
 def ignores(pid: int, number: int) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from pytest_celery_health.project.describe import describe, start_describing
 from pytest_celery_health.project.info import AppSpec, ProjectError
+from tests.support.timing import wait_until
 
 Write = Callable[..., AppSpec]
 
@@ -307,3 +310,44 @@ def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     assert _failure(AppSpec("shop", tmp_path / "nowhere")).startswith(
         "shop failed to load: [Errno 2] No such file"
     )
+
+
+DAEMONS = """
+    import os, subprocess
+    from celery import Celery
+
+    def start(seconds):
+        subprocess.Popen(["setsid", "sleep", seconds])
+        if os.fork() == 0:  # a daemon: its parent ends at once
+            os.setsid()
+            if os.fork() == 0:
+                os.execvp("sleep", ["sleep", seconds])
+            os._exit(0)
+
+    start("{seconds}")
+    {then}
+    app = Celery("shop")
+"""
+
+
+def _sleeping(seconds: str) -> list[int]:
+    return [
+        each.pid for each in psutil.process_iter(["cmdline"]) if each.info["cmdline"] == ["sleep", seconds]
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="impossible here: only Linux hands orphans over")
+@pytest.mark.parametrize("then", ["", "threading.Event().wait()"], ids=["an answer", "given up"])
+def test_daemons_that_an_app_starts_end_with_the_child(project: Write, then: str) -> None:
+    seconds = f"1{os.getpid()}.{len(then)}"
+    shop = DAEMONS.replace("import os", "import os, threading").format(seconds=seconds, then=then)
+    spec = project("shop", {"shop.py": shop})
+    asked = start_describing(spec, timeout=30)
+    try:
+        if then:
+            wait_until(lambda: len(_sleeping(seconds)) == 2, within=20, what="two daemons")
+        else:
+            asked.result()
+    finally:
+        asked.close()
+    assert not _sleeping(seconds)

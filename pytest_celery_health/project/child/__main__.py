@@ -14,6 +14,8 @@ import sys
 import threading
 from typing import Any, NoReturn
 
+from pytest_celery_health.project.child import offspring
+
 
 def main() -> NoReturn:
     """Do the job and end at once: no exit handler or lingering thread of the user's is waited for."""
@@ -24,6 +26,7 @@ def main() -> NoReturn:
     job = json.loads(_read_line(stdin))
     for name in {"answer_fd", "control_fd"} & job.keys():
         os.set_inheritable(job[name], False)
+    offspring.adopt()
     threading.Thread(target=_end_with_parent, args=(stdin,), daemon=True).start()
     # Shown by the parent when it has to give up.
     faulthandler.dump_traceback_later(max(job["timeout"] * 0.9 - 0.05, 0.05), file=os.dup(2))
@@ -31,6 +34,7 @@ def main() -> NoReturn:
         answer = _work(sys.argv[1], job)
     except BaseException as error:  # noqa: BLE001  (user code may raise anything, SystemExit too)
         answer = json.dumps({"error": _why(error, job)})
+    offspring.end()  # before the parent has the answer, and ends this process
     data = answer.encode()
     with os.fdopen(job["answer_fd"], "wb") as pipe:
         pipe.write(len(data).to_bytes(8, "big") + data)
@@ -57,6 +61,7 @@ def _read_line(fd: int) -> bytes:
 
 def _end_with_parent(fd: int) -> None:
     os.read(fd, 1)
+    offspring.end()
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
