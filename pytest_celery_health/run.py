@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pytest_celery_health.checks import BeatFresh, Check, ProbeTells
+from pytest_celery_health.checks import Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.read import mistaken
 from pytest_celery_health.contract.targets import resolve
@@ -98,19 +98,8 @@ class Run:
         return [row.check for row in self.contract.rows] + [check for check, _ in self.planned]
 
     def prepare(self, check: Check) -> Check:
-        """`check` with what the contract says where the check is silent: beat's heartbeat."""
-        if isinstance(check, BeatFresh) and not check.heartbeat:
-            declared = self.contract.heartbeat
-            if declared is None:
-                return replace(check, heartbeat="ping")
-            return replace(check, heartbeat=declared.heartbeat, url=declared.url)
-        if isinstance(check, ProbeTells) and check.needs_heartbeat and not check.heartbeat:
-            declared = self.contract.heartbeat
-            if declared is not None:
-                fresh_for = declared.within if check.fresh_for is None else check.fresh_for
-                heartbeat, url = declared.heartbeat, declared.url
-                return replace(check, heartbeat=heartbeat, url=url, fresh_for=fresh_for)
-        return check
+        """`check` with what the contract says where the check is silent."""
+        return self.contract.completed(check)
 
     def plan(self, check: Check, *, must_hold: bool = True) -> None:
         """Have the run's look gather what `check` needs; with `must_hold`, have a wait wait for it."""

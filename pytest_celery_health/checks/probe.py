@@ -35,6 +35,10 @@ FAULTS = {
     "backend_closes": "the result backend closes every connection",
     "backend_cuts": "connections to the result backend are cut before it can answer",
     "backend_wrong_password": "the result backend refuses the password",
+    "host_refuses": "the host refuses connections",
+    "host_hangs": "the host takes requests and never answers",
+    "host_answers": "the host answers every request with status 500",
+    "host_slow": "the host answers a second late",
     "no_workers": "there is no worker",
     "worker_killed": "every worker was killed",
     "worker_frozen": "every worker stands still",
@@ -131,6 +135,9 @@ class ProbeTells(Check):
     heartbeat: beat's, as in a `beat` row; unless given, that row's.
     url: the Redis of the heartbeat, as there.
     fresh_for: how old it may be; unless given, what that row has as `within`.
+    host: an HTTP host that it asks, or a domain for those below it: the one of the worlds `host_...`. In all
+        others it answers with status 200.
+    host_body: what it says with that status.
     gauge: the metric of prometheus_client that the call sets. What it shows is the answer.
 
     Each call is made in a sealed process of its own. Source: what it returned, raised, wrote and left there.
@@ -158,6 +165,8 @@ class ProbeTells(Check):
     heartbeat: str = ""
     url: str = ""
     fresh_for: Duration | None = None
+    host: str = ""
+    host_body: str = "{}"
     gauge: str = ""
 
     def __post_init__(self) -> None:
@@ -196,6 +205,34 @@ class ProbeTells(Check):
         if both:
             raise ValueError(f"{both[0]} is in unhealthy_when and in stays_healthy_when")
         self._refuse_impossible()
+        self._refuse_of_host()
+        self._refuse_of_heartbeat()
+
+    def _refuse_of_host(self) -> None:
+        if self.host and (":" in self.host or "/" in self.host):
+            raise ValueError(f'host is "{self.host}", which is no host; write host = "api.example.com", say')
+        needs = next((world for world in self._wanted() if world.startswith("host_")), "")
+        if needs and self.command:
+            raise ValueError(
+                f"command is a process that the host's answers, in {needs}, cannot be put into;"
+                " name the function or the application behind it, with call, wsgi or asgi"
+            )
+        if needs and not self.host:
+            raise ValueError(f'host is missing, and {needs} is named; write host = "api.example.com", say')
+
+    def _refuse_of_heartbeat(self) -> None:
+        scheme = self.heartbeat.partition(":")[0]
+        for key in ("unhealthy_when", "stays_healthy_when"):
+            if "heartbeat_garbage" in getattr(self, key) and scheme in _NEVER_GARBAGE:
+                raise ValueError(
+                    f'{key} has "heartbeat_garbage", and the heartbeat is {self.heartbeat}:'
+                    f" {_NEVER_GARBAGE[scheme]}; remove it from {key}"
+                )
+        if scheme == "call" and self.command and self.needs_heartbeat:
+            raise ValueError(
+                f"command has a clock of its own, and what {self.heartbeat} tells is aged by the clock of the"
+                " probe; name the function behind it, with call"
+            )
 
     def _refuse_impossible(self) -> None:
         try:
@@ -215,6 +252,8 @@ class ProbeTells(Check):
             tuple(sorted(self.headers.items())),
             self.command,
             self.gauge,
+            self.host,
+            self.host_body if self.host else "",
         )
 
     @property
@@ -237,8 +276,8 @@ class ProbeTells(Check):
             **dict.fromkeys(self.unhealthy_when, False),
             **dict.fromkeys(self.stays_healthy_when, True),
         }
-        if self.heartbeat.startswith("file:"):
-            found.pop("heartbeat_garbage", None)  # a time of change is always a time
+        if self.heartbeat.partition(":")[0] in _NEVER_GARBAGE:
+            found.pop("heartbeat_garbage", None)
         return found
 
     def asks(self) -> Iterable[Ask]:
@@ -328,7 +367,7 @@ class ProbeTells(Check):
         told = self._told(answer, usual)
         if healthy is None or told == healthy:
             return None
-        name, while_ = self.probe.name, _while(answer.world)
+        name, while_ = self.probe.name, self._while(answer.world)
         if answer.kind == "gauge":
             if not answer.world:  # it may have nothing to show
                 return None
@@ -349,10 +388,16 @@ class ProbeTells(Check):
         known = [each for each in answer.figures if each is not None]
         if held in known or (not known and not held and answer.verdict == "healthy"):
             return None
-        name, while_ = self.gauge or self.probe.name, _while(answer.world)
+        name, while_ = self.gauge or self.probe.name, self._while(answer.world)
         shown = _shown(answer) if known else "no number"
         hint = "" if known or self.queue else 'another queue? write queue = "..."'
         return Finding(False, name, f"shows {shown} for {answer.queue} {while_}", f"{held:,}", hint)
+
+    def _while(self, world: str) -> str:
+        if world not in WORLDS:
+            return _in(world)
+        what = WORLDS[world].replace("the host", self.host) if world.startswith("host_") else WORLDS[world]
+        return f"while {what} ({world})"
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
         probed = seen.fact(Probed, probe=self.probe, setting=self._setting)
@@ -383,6 +428,11 @@ class ProbeTells(Check):
 
 
 _NOTHING = "found nothing"
+#: Heartbeats that are a time whatever is done, by their scheme, and why.
+_NEVER_GARBAGE = {
+    "file": "the time at which a file was changed is always a time",
+    "call": "only the project knows how it is written, so that is for a test of its own",
+}
 _COUNTED = ("queue_filled", "queue_drained")
 _WANTED = {True: "healthy", False: "unhealthy", None: "-"}
 _OF_ONE_WAY = {
@@ -397,12 +447,6 @@ def _refuse_unknown(key: str, world: str) -> None:
     if world in WORLDS or all(world.partition(":")):
         return
     raise ValueError(f'{key} has "{world}", in which no probe is called; {meant(world, WORLDS)}')
-
-
-def _while(world: str) -> str:
-    if not world:
-        return "in a healthy world"
-    return f"while {WORLDS[world]} ({world})" if world in WORLDS else _in(world)
 
 
 def _in(world: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_celery_health.checks import BeatFresh, Check
+from pytest_celery_health.checks import BeatFresh, Check, ProbeTells
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
 #: The target that every contract has.
@@ -122,6 +122,21 @@ class Contract:
             if isinstance(check, BeatFresh) and check.heartbeat
         }
         return next(iter(found.values())) if len(found) == 1 else None
+
+    def completed(self, check: Check) -> Check:
+        """`check` with what is said here where the check is silent: beat's heartbeat.
+
+        Raises ValueError when the check cannot be held against that heartbeat.
+        """
+        declared = self.heartbeat
+        if isinstance(check, BeatFresh) and not check.heartbeat:
+            if declared is None:
+                return replace(check, heartbeat="ping")
+            return replace(check, heartbeat=declared.heartbeat, url=declared.url)
+        if isinstance(check, ProbeTells) and check.needs_heartbeat and not check.heartbeat and declared:
+            fresh_for = declared.within if check.fresh_for is None else check.fresh_for
+            return replace(check, heartbeat=declared.heartbeat, url=declared.url, fresh_for=fresh_for)
+        return check
 
     def deadline_of(self, target: str) -> float:
         """Seconds for a whole look at `target`."""

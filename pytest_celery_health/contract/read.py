@@ -111,7 +111,7 @@ class _Reader:
             self._demand_app("sandbox" in top, targets, rows)
         deadline = self._positive((), "deadline", done.get("deadline"))
         self._raise()
-        return Contract(
+        contract = Contract(
             path=self.path,
             app=app,
             env=done.get("env", {}),
@@ -120,6 +120,14 @@ class _Reader:
             targets=targets,
             rows=tuple(rows),
         )
+        for row in rows:
+            try:
+                contract.completed(row.check)
+            except ValueError as exc:
+                key, _, _ = str(exc).partition(" ")
+                self._complain(("check", row.name), str(exc), key)
+        self._raise()
+        return contract
 
     def _table(self) -> dict[str, Any]:
         """`[tool.celery-health]`, or ContractError: without it there is nothing else to say."""

@@ -13,6 +13,7 @@ class Probe:
     given: its keyword arguments, as JSON. wsgi, asgi: "package.module:name" of an application, whose `path`
     is asked for with `headers`. command: a command line, whose exit code is the verdict.
     gauge: the metric that the call is to set, and that says what there is to say.
+    host: an HTTP host that is answered for in its process, with `host_body` where nothing is wrong with it.
     """
 
     call: str = ""
@@ -23,6 +24,8 @@ class Probe:
     headers: tuple[tuple[str, str], ...] = ()
     command: tuple[str, ...] = ()
     gauge: str = ""
+    host: str = ""
+    host_body: str = ""
 
     @property
     def name(self) -> str:

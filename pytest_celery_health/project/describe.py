@@ -356,7 +356,7 @@ def still_at(output: str) -> str:
     frames = [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []
     if not frames:
         return ""
-    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parent), "<")
+    library = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
     own = next(
         (f for f in frames if not f["file"].startswith(library) and "site-packages" not in f["file"]),
         frames[0],

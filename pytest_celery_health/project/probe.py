@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pytest_celery_health.facts import Answer, Probe
 from pytest_celery_health.masking import mask
+from pytest_celery_health.project import values
 from pytest_celery_health.project.info import ProjectError
 from pytest_celery_health.project.sessions import Sessions
 
@@ -40,6 +42,8 @@ class Caller:
             path=probe.path,
             headers=dict(probe.headers),
             gauge=probe.gauge,
+            host=probe.host,
+            host_body=probe.host_body,
         )
 
     def __enter__(self) -> Caller:
@@ -47,6 +51,14 @@ class Caller:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def see(self, at: float | None, host_fault: str) -> None:
+        """Have calls from now on see another time, and another host. Raises ProjectError.
+
+        at: the time, in seconds since 1970, that the project's code sees; None is the real one.
+        host_fault: the fault of the probe's host; without it the host answers.
+        """
+        self.do("see", at=at, host_fault=host_fault)
 
     def call(self, world: str, *, within: float, queue: str) -> tuple[Answer, dict[str, Any]]:
         """The answer, and what else was seen in the process: `threads`, `sockets`.
@@ -80,8 +92,14 @@ class Caller:
         )
         return answer, said
 
-    def do(self, what: str, **arguments: Any) -> None:
-        """Have the app's own means do something to a queue. Raises ProjectError."""
+    def told(self) -> tuple[Any, str]:
+        """What the function returns: a number, a text, a date. And why it may be None for ever, "" if nothing
+        speaks for that. Raises ProjectError."""
+        said = self.do("tell")
+        return values.parse(said["value"]), said["alone"]
+
+    def do(self, what: str, **arguments: Any) -> Mapping[str, Any]:
+        """Have the app's own means do something. Raises ProjectError."""
         try:
             said = self._session.ask(what, within=_PATIENCE, **arguments)
         except ProjectError as error:
@@ -90,6 +108,7 @@ class Caller:
             raise ProjectError(f"{what} did not end within {_PATIENCE:g} s")
         if "error" in said:
             raise ProjectError(f"{what} failed: {said['error']}")
+        return said
 
     def close(self) -> None:
         """End it. It may be called twice."""

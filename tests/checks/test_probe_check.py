@@ -10,7 +10,6 @@ import pytest
 from pytest_celery_health import Answer, Probed, ProbeTells, Snapshot, Unseen, Verdict, judge
 from pytest_celery_health.checks.probe import FAULTS, SETS, STATES, WORLDS
 from pytest_celery_health.sandbox.faults import FAULTS as REGISTRY
-from pytest_celery_health.sandbox.faults.base import HOST
 from pytest_celery_health.sandbox.probes.states import DESERTED, HEARTBEATS
 
 REFUSES = ProbeTells(call="shop.health:check", unhealthy_when=("broker_refuses",), answers_within="6s")
@@ -269,6 +268,20 @@ def test_a_file_is_never_garbage() -> None:
     assert "heartbeat_day_old" in ask.worlds
 
 
+def test_what_a_function_tells_is_never_garbage() -> None:
+    check = ProbeTells(call="m:f", worlds="beat_check", heartbeat="call:m:last")
+    [ask] = check.asks()
+    assert set(SETS["beat_check"].unhealthy) - set(ask.worlds) == {"heartbeat_garbage"}
+
+
+def test_a_host_is_named_in_what_is_said_of_its_world() -> None:
+    check = ProbeTells(call="m:f", host="api.example.com", unhealthy_when=("host_hangs",))
+    [line] = [each.line() for each in verdict(check, WELL, replace(WELL, world="host_hangs")).bad]
+    assert line == (
+        "f says healthy while api.example.com takes requests and never answers (host_hangs); wanted unhealthy"
+    )
+
+
 def test_rows_about_one_check_are_one_ask() -> None:
     other = replace(REFUSES, unhealthy_when=("no_workers",), answers_within=2)
     [one], [two] = REFUSES.asks(), other.asks()
@@ -302,6 +315,31 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"call": "m:f", "call_with": {"at": {1, 2}}},
         "call_with: .*set.*; it crosses to another process as JSON",
     ),
+    (
+        {"call": "m:f", "unhealthy_when": ("heartbeat_garbage",), "heartbeat": "call:m:last"},
+        'unhealthy_when has "heartbeat_garbage", and the heartbeat is call:m:last: only the project knows how'
+        " it is written, so that is for a test of its own; remove it from unhealthy_when",
+    ),
+    (
+        {"call": "m:f", "unhealthy_when": ("heartbeat_garbage",), "heartbeat": "file:beat"},
+        "the heartbeat is file:beat: the time at which a file was changed is always a time; remove it",
+    ),
+    (
+        {"command": ("true",), "worlds": "beat_check", "heartbeat": "call:m:last"},
+        "command has a clock of its own, and what call:m:last tells is aged by the clock of the probe; name",
+    ),
+    (
+        {"call": "m:f", "stays_healthy_when": ("host_hangs",)},
+        'host is missing, and host_hangs is named; write host = "api.example.com", say',
+    ),
+    (
+        {"call": "m:f", "host": "https://api.example.com"},
+        'host is "https://api.example.com", which is no host; write host = "api.example.com", say',
+    ),
+    (
+        {"command": ("true",), "host": "a.b", "unhealthy_when": ("host_slow",)},
+        "command is a process that the host's answers, in host_slow, cannot be put into; name the function",
+    ),
 ]
 
 
@@ -312,7 +350,7 @@ def test_mistakes(fields: dict[str, Any], said: str) -> None:
 
 
 def test_the_worlds_are_those_that_there_are() -> None:
-    assert set(FAULTS) == {name for name, fault in REGISTRY.items() if HOST not in fault.needs}
+    assert set(FAULTS) == set(REGISTRY)
     assert set(STATES) == {*DESERTED, *HEARTBEATS}
     for ready in SETS.values():
         assert {*ready.unhealthy, *ready.healthy, *ready.tried} <= set(WORLDS)

@@ -60,6 +60,13 @@ MISTAKES = {
         row('sevrity = "warn"'),
         "pyproject.toml:6: [tool.celery-health.check.r] sevrity is not a key of workers; did you mean severity?",
     ),
+    "a world that the heartbeat of another row cannot be in": (
+        row('heartbeat = "call:shop:last_beat"', name="beat", use="beat")
+        + '\n[tool.celery-health.check.r]\nuse = "probe"\ncall = "shop:beat"\nunhealthy_when = ["heartbeat_garbage"]',
+        'pyproject.toml:10: [tool.celery-health.check.r] unhealthy_when has "heartbeat_garbage", and the heartbeat is'
+        " call:shop:last_beat: only the project knows how it is written, so that is for a test of its own; remove it"
+        " from unhealthy_when",
+    ),
     "dotted row name": (
         APP + '[tool.celery-health.check.bill.eu]\nuse = "queue"',
         "pyproject.toml:3: [tool.celery-health.check.bill] use is missing;"

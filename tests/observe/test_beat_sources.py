@@ -208,10 +208,11 @@ def project(tmp_path, redis_url):
     """A Django project whose beat writes to the cache; `write(when)` does so, as beat's task would."""
     (tmp_path / "settings.py").write_text(
         f"""
+import os
 SECRET_KEY = "x"
 USE_TZ = True
-REDIS = "django.core.cache.backends.redis.RedisCache"
-CACHES = {{"default": {{"BACKEND": REDIS, "LOCATION": "{redis_url}"}}}}
+KIND = os.environ.get("CACHE", "django.core.cache.backends.redis.RedisCache")
+CACHES = {{"default": {{"BACKEND": KIND, "LOCATION": "{redis_url}"}}}}
 """
     )
     (tmp_path / "shop.py").write_text(
@@ -254,6 +255,11 @@ def test_call_reads_what_only_the_project_can(scene, project):
     spec, write = project
     assert seen(scene, "call:shop:last_beat", spec=spec, deadline=20.0).last_seen == Unseen(
         "shop:last_beat() returned None: no heartbeat so far"
+    )
+    alone = AppSpec(spec.app, spec.root, env={"CACHE": "django.core.cache.backends.locmem.LocMemCache"})
+    assert seen(scene, "call:shop:last_beat", spec=alone, deadline=20.0).last_seen == Unseen(
+        "shop:last_beat() returned None: Django's default cache is a LocMemCache, in which each process sees"
+        " only what it wrote itself; set CACHES to one that processes share, such as Redis"
     )
     write("2026-06-01T12:00:00Z")
     found = seen(scene, "call:shop:last_beat", spec=spec, deadline=20.0)

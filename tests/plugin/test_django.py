@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -35,6 +36,8 @@ def test_the_guide_is_red() -> None:
     assert done.returncode == 1, done.stdout
     for line in (
         "/health/?format=json hung in broker_hangs",
+        "check_beat_health says healthy while the heartbeat is exactly a day old (heartbeat_day_old); wanted",
+        "check_beat_health says unhealthy while the heartbeat is a second in the future",
         "check_beat_health raised ConnectionError",
         "checkout hung for 3 s while the broker hangs, at orders/views.py:9; wanted an end within 3 s",
         "place_order_in_peace returned while the broker refuses, and orders.tasks.pack never arrives",
@@ -51,6 +54,26 @@ def test_the_guide_is_red() -> None:
         assert line in done.stdout, done.stdout
     for healthy in SOUND:
         assert f"FAILED pyproject.toml::{healthy}[" not in done.stdout
+
+
+def test_a_cache_that_processes_do_not_share_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "shop"
+    shutil.copytree(SHOP, root, ignore=shutil.ignore_patterns("__pycache__", ".pytest_cache"))
+    settings = root / "mysite" / "settings.py"
+    kind = 'CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}'
+    settings.write_text(f"{settings.read_text()}\n{kind}\n")
+    done = run(root, row("beat"), row("beat-health"), within=100)
+    assert done.returncode == 1, done.stdout
+    alone = (
+        "Django's default cache is a LocMemCache, in which each process sees only what it wrote itself;"
+        " set CACHES to one that processes share, such as Redis"
+    )
+    for line in (
+        f"cannot tell: orders.health:last_heartbeat() returned None: {alone}",
+        "check_beat_health says unhealthy in a healthy world; wanted healthy (no heartbeat)",
+        f" beat and a worker wrote no call:orders.health:last_heartbeat within 15 s: {alone}",
+    ):
+        assert line in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize(

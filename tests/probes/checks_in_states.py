@@ -1,13 +1,16 @@
 """What is written into a project: health checks of queues, of beat and of stuck tasks, right and wrong."""
 
-# ruff: noqa: BLE001
+# ruff: noqa: BLE001, SIM105
 
 import math
 import os
 import time
+import urllib.request
 from datetime import datetime, timezone
 
+import httpx
 import redis
+import requests
 from celery import Celery
 from kombu import Queue
 from prometheus_client import Gauge
@@ -113,6 +116,69 @@ def beat_by_seconds():
     except Exception:
         return False
     return age <= 120
+
+
+def last_beat():
+    with client() as connected:
+        seen = connected.get(KEY)
+    return seen and datetime.fromisoformat(seen.decode())
+
+
+def last_of_another_life():
+    return datetime.now(timezone.utc)
+
+
+# Hosts.
+
+API, SLACK = "https://api.example.com/v1/status", "https://hooks.slack.com/services/x"
+
+
+def ready():
+    try:
+        answer = httpx.get(API, timeout=1)
+        return {"healthy": answer.status_code == 200 and answer.json()["open"]}
+    except Exception as error:
+        return {"healthy": False, "error": type(error).__name__}
+
+
+async def ready_async():
+    try:
+        async with httpx.AsyncClient(timeout=1) as session:
+            answer = await session.get(API)
+        return {"healthy": answer.status_code == 200 and answer.json()["open"]}
+    except httpx.HTTPError as error:
+        return {"healthy": False, "error": type(error).__name__}
+
+
+def ready_whatever_happens():
+    try:
+        httpx.get(API, timeout=1)
+    except Exception:
+        pass
+    return {"healthy": True}
+
+
+def application(environ, start_response):
+    try:
+        with urllib.request.urlopen(API, timeout=1) as answer:
+            well = answer.status == 200
+    except OSError:
+        well = False
+    start_response("200 OK" if well else "503 Service Unavailable", [])
+    return [b""]
+
+
+def tells_slack():
+    try:
+        requests.post(SLACK, json={"text": "checked"}, timeout=0.5)
+    except requests.RequestException:
+        pass
+    return True
+
+
+def waits_for_slack():
+    requests.post(SLACK, json={"text": "checked"})
+    return True
 
 
 # Stuck tasks.

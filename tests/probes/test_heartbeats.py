@@ -12,7 +12,9 @@ import pytest
 from redis import Redis
 
 from pytest_celery_health.sandbox.faults import FaultError
-from pytest_celery_health.sandbox.probes.heartbeats import File, Key, held, like
+from pytest_celery_health.sandbox.probes import heartbeats
+from pytest_celery_health.sandbox.probes.heartbeats import Called, File, Key, aside, held, like
+from tests.observe.fleet import start_redis_server
 
 AT = datetime(2026, 1, 15, 12, 0, 0, 250_000, timezone.utc)
 
@@ -108,3 +110,68 @@ def test_a_file(tmp_path: Path) -> None:
         path.write_text("another's")
         assert not file.is_ours()
     assert path.read_text() == "beat"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        AT,
+        AT.isoformat(),
+        AT.timestamp(),
+    ],
+)
+def test_a_function_is_asked_again_at_another_time(told: object) -> None:
+    clock: list[float | None] = []
+    called = Called("shop:last", lambda: told, clock.append)
+    assert called.is_there()
+    with held(called, 121.0):
+        assert called.is_ours()
+    assert clock == [AT.timestamp() + 121, None]
+
+
+def test_a_function_whose_heartbeat_another_wrote_anew() -> None:
+    told = [AT, AT, AT + timedelta(seconds=30)]
+    called = Called("shop:last", lambda: told.pop(0), lambda _: None)
+    assert called.is_there()
+    with held(called, 121.0):
+        assert called.is_ours()
+        assert not called.is_ours()
+
+
+def test_a_function_that_knows_of_no_heartbeat_or_of_no_time() -> None:
+    assert not Called("shop:last", lambda: None, lambda _: None).is_there()
+    with pytest.raises(FaultError, match=r"shop:last\(\) returned 'soon', which is not a time, so it cannot"):
+        Called("shop:last", lambda: "soon", lambda _: None).is_there()
+
+
+def test_a_function_that_tells_a_time_without_zone() -> None:
+    now = datetime.now()
+    clock: list[float | None] = []
+    called = Called("shop:last", lambda: now, clock.append)
+    assert called.is_there()
+    called.write(0.0)
+    assert clock[0] == pytest.approx(now.timestamp(), abs=1e-3)
+
+
+def test_what_a_redis_holds_comes_back(tmp_path: Path) -> None:
+    server = start_redis_server(tmp_path)
+    try:
+        client = Redis.from_url(server.url())
+        client.set("seen", b"\x80 pickled", ex=120)
+        client.rpush("orders", "a", "b")
+        with aside(client):
+            assert client.dbsize() == 0
+        assert client.get("seen") == b"\x80 pickled"
+        assert 0 < int(client.ttl("seen")) <= 120  # type: ignore[arg-type]
+        assert client.lrange("orders", 0, -1) == [b"a", b"b"]
+        assert client.ttl("orders") == -1
+    finally:
+        server.stop()
+
+
+def test_without_freezegun_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeats, "find_spec", lambda _: None)
+    called = Called("shop:last", lambda: AT, lambda _: None)
+    assert called.is_there()
+    with pytest.raises(FaultError, match=r"pip install 'pytest-celery-health\[clock\]'"):
+        called.write(121.0)

@@ -14,11 +14,22 @@ from tests.probes.conftest import Lab, bad
 
 SOURCE = Path(__file__).with_name("checks_in_states.py")
 HEARTBEAT = "redis:beat-seen"
+TOLD = "call:shop:last_beat"
+OF_HOSTS = ("host_refuses", "host_hangs", "host_answers")
 
 
 def calls(name: str, worlds: str, **fields: Any) -> ProbeTells:
     beat = {"heartbeat": HEARTBEAT} if worlds == "beat_check" else {}
     return ProbeTells(**{"call": f"shop:{name}", "worlds": worlds, "answers_within": 20, **beat, **fields})
+
+
+def asks_host(name: str, *worlds: str, green: bool = False, **fields: Any) -> ProbeTells:
+    told = {"stays_healthy_when" if green else "unhealthy_when": worlds}
+    host = (
+        {"host": "hooks.slack.com"} if green else {"host": "api.example.com", "host_body": '{"open": true}'}
+    )
+    way = {} if "wsgi" in fields else {"call": f"shop:{name}"}
+    return ProbeTells(**{**way, "answers_within": 3, **host, **told, **fields})
 
 
 RIGHT = {
@@ -27,6 +38,12 @@ RIGHT = {
     "one queue": calls("lengths", "queue_check", queue="mail", depth=7),
     "gauge": calls("sets_gauge", "gauge", gauge="queue_ready"),
     "beat": calls("beat", "beat_check"),
+    "beat by call": calls("beat", "beat_check", heartbeat=TOLD),
+    "api": asks_host("ready", *OF_HOSTS),
+    "api, async": asks_host("ready_async", *OF_HOSTS),
+    "api, wsgi": asks_host("", *OF_HOSTS, wsgi="shop:application", path="/ready"),
+    "api, slow": asks_host("ready", "host_slow"),
+    "slack": asks_host("tells_slack", *OF_HOSTS, "host_slow", green=True),
     "stuck": calls("stuck", "stuck_task_check", call_with={"seconds": 300}),
     "sooner": calls("stuck", "stuck_task_check", call_with={"seconds": 60}, stuck_after="1min"),
 }
@@ -60,6 +77,36 @@ WRONG = {
             "beat_by_seconds says unhealthy while the heartbeat is a second in the future",
         ],
     ),
+    "beat by call": (
+        calls("beat_by_seconds", "beat_check", heartbeat=TOLD),
+        [
+            "beat_by_seconds says healthy while the heartbeat is exactly a day old",
+            "beat_by_seconds says unhealthy while the heartbeat is a second in the future",
+        ],
+    ),
+    "beat of another life": (
+        calls("beat", "", unhealthy_when=("heartbeat_missing",), heartbeat="call:shop:last_of_another_life"),
+        [
+            "cannot tell: heartbeat_missing: call:shop:last_of_another_life tells of a heartbeat that no beat"
+            " here has sent: it is not kept in the sandbox's Redis, so it cannot be taken away"
+        ],
+    ),
+    "api": (
+        asks_host("ready_whatever_happens", *OF_HOSTS),
+        [
+            "ready_whatever_happens says healthy while api.example.com refuses connections (host_refuses)",
+            "ready_whatever_happens says healthy while api.example.com takes requests and never answers",
+            "ready_whatever_happens says healthy while api.example.com answers every request with status 500",
+        ],
+    ),
+    "slack": (
+        asks_host("waits_for_slack", "host_hangs", "host_slow", "host_refuses", green=True, answers_within=1),
+        [
+            "waits_for_slack hung in host_hangs, at shop.py:",
+            "waits_for_slack took 1 s in host_slow; wanted an answer within 1 s",
+            "waits_for_slack raised ConnectionError: ",
+        ],
+    ),
     "silent": (
         calls("stuck_or_silent", "stuck_task_check", call_with={"seconds": 300}),
         [
@@ -82,7 +129,10 @@ WRONG = {
     ),
     "elsewhere": (
         calls("beat", "", unhealthy_when=("heartbeat_old",), heartbeat="redbeat"),
-        ["cannot tell: heartbeat_old: the heartbeat redbeat cannot be made older; redis: and file: can"],
+        [
+            "cannot tell: heartbeat_old: the heartbeat redbeat cannot be made older;"
+            " redis:, file: and call: can"
+        ],
     ),
 }
 
@@ -109,3 +159,20 @@ def test_red_where_it_is_wrong(verdicts: dict[str, Verdict], name: str) -> None:
     missing = [said for said in WRONG[name][1] if not any(line.startswith(said) for line in found)]
     assert not missing, found
     assert len(found) == len(WRONG[name][1]), found
+
+
+@pytest.mark.slow
+def test_what_a_beat_wrote_before_is_away_where_there_is_no_heartbeat(
+    lab: Callable[..., Lab], tmp_path: Path
+) -> None:
+    shutil.copy(SOURCE, tmp_path / "shop.py")
+    made = lab("shop:app", tmp_path, workers=1, concurrency=1, beat=("heartbeat",), redirect_env=("BROKER",))
+    fields = {"unhealthy_when": ("heartbeat_missing",), "stays_healthy_when": ("heartbeat_young",)}
+    check = ProbeTells(call="shop:beat", answers_within=20, heartbeat=TOLD, **fields)
+    wrong = ProbeTells(call="shop:alive", answers_within=20, heartbeat=TOLD, **fields)
+    for _ in range(2):
+        verdicts = made.verdicts({"right": check, "wrong": wrong})
+        assert bad(verdicts["right"]) == []
+        assert bad(verdicts["wrong"]) == [
+            "alive says healthy while there is no heartbeat (heartbeat_missing); wanted unhealthy"
+        ]

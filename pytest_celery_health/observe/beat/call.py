@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
+
+_ALONE = "pytest_celery_health.project.child.load:private_cache"
 
 
 @dataclass(frozen=True)
@@ -33,17 +37,20 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
     where = f"{rest}()"
     if target.spec is None:
         return Unseen(f"{where} belongs to the app, and this target has none at hand", never=True)
+    ask = partial(
+        call,
+        target.spec,
+        sealed=_Sandbox(target.env) if target.sealed else None,
+        environ={**os.environ, **target.env},
+    )
     try:
-        value = call(
-            target.spec,
-            rest,
-            timeout=context.deadline.left(),
-            sealed=_Sandbox(target.env) if target.sealed else None,
-            environ={**os.environ, **target.env},
-        )
+        value = ask(rest, timeout=context.deadline.left())
     except ProjectError as error:
         return Unseen("; ".join(line.strip() for line in str(error).splitlines()))
     if value is None:
-        return Unseen(f"{where} returned None: no heartbeat so far")
+        why = ""
+        with suppress(ProjectError):
+            why = ask(_ALONE, timeout=context.deadline.left())
+        return Unseen(f"{where} returned None: {why or 'no heartbeat so far'}")
     found = moment(value, where, "returned")
     return Beat(found, note=where)

@@ -63,6 +63,22 @@ def set_up_django() -> None:
             django.setup()
 
 
+def private_cache() -> str:
+    """Why what a task writes into Django's default cache is seen by no other process; "" if it may be."""
+    if "django" not in sys.modules or not os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return ""
+    from django.conf import settings  # type: ignore[import-untyped,unused-ignore]
+
+    kind = str(settings.CACHES.get("default", {}).get("BACKEND", "")).rpartition(".")[2]
+    if kind == "LocMemCache":
+        said = f"Django's default cache is a {kind}, in which each process sees only what it wrote itself"
+    elif kind == "DummyCache":
+        said = f"Django's default cache is a {kind}, which keeps nothing"
+    else:
+        return ""
+    return f"{said}; set CACHES to one that processes share, such as Redis"
+
+
 def _redirect(app: Celery) -> None:
     redirect(app, os.environ["CELERY_BROKER_URL"], os.environ.get("CELERY_RESULT_BACKEND", ""))
 

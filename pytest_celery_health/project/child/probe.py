@@ -11,16 +11,17 @@ import stat
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from celery import Celery
 
 from pytest_celery_health.masking import mask, secrets_in
+from pytest_celery_health.project import values
 from pytest_celery_health.project.child import web
 from pytest_celery_health.project.child.describe import describe
-from pytest_celery_health.project.child.load import attribute, load, set_up_django
+from pytest_celery_health.project.child.load import attribute, load, private_cache, set_up_django
 from pytest_celery_health.project.child.sessions import awaited, call, import_clients, serve
 from pytest_celery_health.project.child.verdicts import body_of, figures, meaning
 
@@ -28,6 +29,8 @@ from pytest_celery_health.project.child.verdicts import body_of, figures, meanin
 _PRIORITIES = (0, 3, 6, 9)
 #: Above the layer of this module, and asked for by name.
 _FILLING = "pytest_celery_health.sandbox.queues.filling:Filling"
+_CLOCK = "pytest_celery_health.clock:CeleryClock"
+_FAULT = "pytest_celery_health.sandbox.probes.states:fault"
 _LONGEST = 300
 
 
@@ -44,7 +47,10 @@ def probe(job: dict[str, Any]) -> None:
         if key not in loaded:
             job["loads"] = probe["call"] or probe["wsgi"] or probe["asgi"]
             loaded[key] = _caller(probe)
-        return lambda: _Session(app, loaded[key], job["path"], probe["gauge"])
+            if probe["host"]:
+                attribute(_FAULT)
+        own = {path.partition(":")[0].partition(".")[0] for path in (job["app"], job["loads"]) if path}
+        return lambda: _Session(app, loaded[key], job["path"], probe, own)
 
     serve(job, {key: described[key] for key in _TOLD}, prepare)
 
@@ -82,11 +88,22 @@ def _checked(instance: Any) -> Any:
 
 
 class _Session:
-    def __init__(self, app: Celery, call: Callable[[], Any], path: list[str], gauge: str) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        call: Callable[[], Any],
+        path: list[str],
+        probe: Mapping[str, Any],
+        own: Collection[str],
+    ) -> None:
         self.app = app
         self._call = call
         self._path = path
-        self._gauge = gauge
+        self._gauge = probe["gauge"]
+        self._host = probe["host"]
+        self._host_body = probe["host_body"]
+        self._own = own
+        self._seen = ExitStack()
         urls = (os.environ.get("CELERY_BROKER_URL", ""), os.environ.get("CELERY_RESULT_BACKEND", ""))
         self._secrets = [each for each in secrets_in(*urls) if len(each) > 3]
         self._logged: list[str] = []
@@ -98,10 +115,9 @@ class _Session:
         if do == "call":
             return self.call(**what)
         try:
-            getattr(self, do)(**what)
+            return getattr(self, do)(**what) or {}
         except Exception as error:  # noqa: BLE001 - told to the parent
             return {"error": mask(f"{type(error).__name__}: {error}", self._secrets)}
-        return {}
 
     def call(self, gives_up: float, queue: str) -> dict[str, Any]:
         """What one call of the health check gave."""
@@ -146,6 +162,24 @@ class _Session:
         return ""
 
     # What the world of the probe needs to be done by the app's own means.
+
+    def see(self, at: float | None, host_fault: str) -> None:
+        """From now on the project's code sees this time, and the probe's host in this fault."""
+        self._seen.close()
+        if self._host:
+            arguments: dict[str, Any] = {"status": 200, "body": self._host_body}
+            if host_fault:
+                arguments = {"body": self._host_body} if host_fault == "host_slow" else {}
+            fault = attribute(_FAULT)(host_fault or "host_answers")
+            self._seen.enter_context(fault.act(None, self._host, **arguments))
+        if at is not None:
+            clock = self._seen.enter_context(attribute(_CLOCK)())
+            clock.freeze(at, also=self._own)
+
+    def tell(self) -> dict[str, Any]:
+        """What the function returns, and what speaks for its never being told anything else."""
+        found = awaited(self._call())
+        return {"value": values.dump(found), "alone": private_cache() if found is None else ""}
 
     def fill(self, queue: str, count: int) -> None:
         """Have every queue of the app's be there, one of them with messages, over all priorities."""

@@ -6,9 +6,10 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -110,6 +111,65 @@ class File:
             os.utime(self._path)
 
 
+class Called:
+    """What a function of the project tells. Where it is kept is not known, so it is not made older: the clock
+    of who looks at it is moved.
+
+    read: gives what the function returns. move: has probes see another time, in seconds since 1970; None is
+    the real one.
+    """
+
+    def __init__(self, name: str, read: Callable[[], object], move: Callable[[float | None], None]) -> None:
+        self._name = name
+        self._read = read
+        self._move = move
+        self._seen: float | None = None
+
+    def is_there(self) -> bool:
+        self._seen = self._epoch()
+        return self._seen is not None
+
+    def write(self, age: float | None) -> None:
+        if age is None or age != age or self._seen is None:
+            raise FaultError(f"what {self._name}() tells can be made older only")
+        if find_spec("freezegun") is None:
+            raise FaultError(
+                "the clock of a probe is moved with freezegun: pip install 'pytest-celery-health[clock]'"
+            )
+        self._move(self._seen + age)
+
+    def is_ours(self) -> bool:
+        return self._epoch() == self._seen
+
+    def put_back(self) -> None:
+        self._move(None)
+
+    def _epoch(self) -> float | None:
+        value = self._read()
+        if value is None:
+            return None
+        seen = moment(value, f"{self._name}()", "returned")
+        if isinstance(seen, Unseen):
+            raise FaultError(f"{seen.why}, so it cannot be made older")
+        if seen.tzinfo is None and not _is_local(seen):
+            seen = seen.replace(tzinfo=timezone.utc)
+        return seen.timestamp()
+
+
+@contextmanager
+def aside(client: Redis) -> Iterator[None]:
+    """Whatever a Redis holds is away."""
+    kept = {key: (client.pttl(key), client.dump(key)) for key in client.scan_iter(count=1000)}
+    for key in kept:
+        client.delete(key)
+    try:
+        yield
+    finally:
+        for key, (left, value) in kept.items():
+            if value is not None:  # it had not gone by then
+                client.restore(key, max(int(left), 0), value, replace=True)
+
+
 @contextmanager
 def held(heartbeat: Heartbeat, age: float | None) -> Iterator[None]:
     """A heartbeat of that age."""
@@ -132,11 +192,7 @@ def like(sample: str, at: float, where: str) -> str:
         raise FaultError(f"{seen.why}, so it cannot be made older")
     moved = datetime.fromtimestamp(at, timezone.utc)
     if seen.tzinfo is None:
-        # In UTC or in local time: whichever it was written in just now.
-        now = datetime.now(timezone.utc)
-        if abs(seen - now.replace(tzinfo=None)) > abs(seen - now.astimezone().replace(tzinfo=None)):
-            moved = moved.astimezone()
-        moved = moved.replace(tzinfo=None)
+        moved = (moved.astimezone() if _is_local(seen) else moved).replace(tzinfo=None)
     else:
         moved = moved.astimezone(seen.tzinfo)
     if "." not in text:
@@ -145,3 +201,9 @@ def like(sample: str, at: float, where: str) -> str:
     if text[-1] in "zZ":
         said = said.removesuffix("+00:00") + text[-1]
     return f"{before}{said}{after}"
+
+
+def _is_local(seen: datetime) -> bool:
+    """Whether a time without zone, written just now, is of local time and not of UTC."""
+    now = datetime.now(timezone.utc)
+    return abs(seen - now.replace(tzinfo=None)) > abs(seen - now.astimezone().replace(tzinfo=None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,7 @@ from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
-from pytest_celery_health.sandbox.probes.states import DESERTED, HEARTBEATS, Scene, fault, phase
+from pytest_celery_health.sandbox.probes.states import HEARTBEATS, Scene, fault, is_deserted, phase, state
 from pytest_celery_health.sandbox.probes.traces import Trace, new_since, traces_of
 from pytest_celery_health.sandbox.proxy import ProxyError
 from pytest_celery_health.sandbox.world import World
@@ -115,8 +115,8 @@ class Prober:
             loaded = stack.enter_context(self._load(environ))
             self._scene = Scene(world, loaded)
             stack.callback(self._drop_primed)
-            scenes = sorted(self._scenes(), key=lambda pair: phase(pair[0]))
-            deserted = [pair for pair in scenes if phase(pair[0]) == 0]
+            scenes = sorted(self._scenes(), key=lambda pair: phase(*pair))
+            deserted = [pair for pair in scenes if is_deserted(*pair)]
             if not deserted:  # while the app is loaded there
                 self._start()
             self._traces = traces_of(world, loaded.told()["queues"])
@@ -124,7 +124,7 @@ class Prober:
             if deserted:
                 with world.hold("no_workers") if world.members.started else nullcontext():
                     self._play_all(deserted)
-            self._play_all([pair for pair in scenes if phase(pair[0]) > 0], last=scenes[-1])
+            self._play_all([pair for pair in scenes if not is_deserted(*pair)], last=scenes[-1])
 
     def _start(self) -> None:
         self._world.start(WORKERS, *([BEAT] if self._world.spec.beat else []))
@@ -179,9 +179,9 @@ class Prober:
     def _made(self, name: str, setting: Setting) -> Iterator[Callable[[], bool] | None]:
         """The world of this name."""
         world = self._world
-        state = DESERTED.get(name) or HEARTBEATS.get(name)
-        if state is not None:
-            with state(self._scene, setting) as still:
+        made_by = state(name, setting)
+        if made_by is not None:
+            with made_by(self._scene, setting) as still:
                 yield still
             return
         self._start()
@@ -190,9 +190,7 @@ class Prober:
             yield None
             return
         found = fault(name)
-        if HOST in found.needs:
-            raise FaultError(f"{name} is a fault of this process, and a probe is called in another")
-        with world.hold(found):
+        with nullcontext() if HOST in found.needs else world.hold(found):
             yield None
 
     def _await_heartbeats(self) -> None:
@@ -200,11 +198,8 @@ class Prober:
         if not self._world.spec.beat:
             return
         for setting in {ask.setting for ask in self._asks if ask.setting.heartbeat}:
-            try:
-                heartbeat = self._scene.heartbeat(setting)
-            except FaultError:  # told where it matters
-                continue
-            self._world.wait(heartbeat.is_there, f"beat and a worker wrote no {setting.heartbeat}")
+            with suppress(FaultError, SandboxError):  # told where it matters
+                self._scene.first(self._scene.heartbeat(setting), setting)
 
     def _prime(self, setting: Setting) -> None:
         """Have gauges be set, while the queue is full, in the processes in which they are read later."""
@@ -214,6 +209,8 @@ class Prober:
             for name in ask.worlds:
                 if name != _FILLED:
                     caller = self._primed[ask, name] = Caller(self._scene.loaded, ask.probe)
+                    if ask.probe.host:
+                        caller.see(None, "")
                     caller.call(name, within=ask.within, queue=self._scene.queue(setting))
 
     def _drop_primed(self) -> None:
@@ -233,6 +230,9 @@ class Prober:
     def _call(self, name: str, ask: AskProbe, loaded: Sessions, once: bool) -> Answer:
         probe = ask.probe
         try:
+            of_host = _is_of_host(name)
+            if of_host and (probe.command or not probe.host):
+                raise FaultError(f"{name} is for a call, wsgi or asgi with a host")
             if probe.command:
                 app = self._world.app
                 assert app is not None
@@ -240,6 +240,8 @@ class Prober:
                 return run_command(app, probe.command, name, within=ask.within, sealed=seal, environ=environ)
             caller = self._primed.pop((ask, name), None) or Caller(loaded, probe)
             with caller:
+                if probe.host or self._scene.clock is not None:
+                    caller.see(self._scene.clock, name if of_host else "")
                 answer, seen = caller.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
                 if name == HEALTHY and not once:
                     answer = self._again(answer, seen, caller, ask)
@@ -276,7 +278,7 @@ class Prober:
         self._traces.remove(new)
         # What a killed process would have taken away itself is not counted.
         ended = [ask for ask, answer in zip(asks, answers, strict=True) if answer.verdict != "hung"]
-        left = {asks[0]: new} if len(asks) == len(ended) == 1 else self._leavers(name, ended, before)
+        left = self._leavers(name, ended, before)
         return [
             replace(answer, left=(*answer.left, *map(str, left.get(ask, ()))))
             for ask, answer in zip(asks, answers, strict=True)
@@ -308,6 +310,10 @@ def _grows(counts: list[dict[str, Any]], what: str) -> bool:
     """Whether each call leaves more."""
     numbers = [len(each[what]) if what == "threads" else each[what] for each in counts]
     return all(later > earlier for earlier, later in pairwise(numbers))
+
+
+def _is_of_host(name: str) -> bool:
+    return name != HEALTHY and state(name, Setting()) is None and HOST in fault(name).needs
 
 
 def _relevant(name: str, setting: Setting) -> Setting:

@@ -6,21 +6,26 @@ A state is a function, and a line in `DESERTED` or `HEARTBEATS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_celery_health.facts import Probe, RunningTask, Setting
 from pytest_celery_health.project.child.load import LoadError, attribute
+from pytest_celery_health.project.info import ProjectError
 from pytest_celery_health.project.probe import Caller
 from pytest_celery_health.project.sessions import Sessions
+from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.faults import FAULTS, Fault, FaultError
-from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER, PASSWORD
+from pytest_celery_health.sandbox.faults.base import BACKEND, BROKER, HOST, PASSWORD
 from pytest_celery_health.sandbox.probes import heartbeats
 from pytest_celery_health.sandbox.world import World
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from pytest_celery_health.sandbox.fleet.simulated import Fleet
 
 _DAY = 86400.0
@@ -39,6 +44,12 @@ class Scene:
 
     world: World
     loaded: Sessions
+    #: What probes see as the time, in seconds since 1970; None is the real one.
+    clock: float | None = None
+    _readers: dict[str, Caller] = field(default_factory=dict)
+    #: Heartbeats that nobody wrote in time, and what is said of them.
+    _missed: dict[str, str] = field(default_factory=dict)
+    _alone: str = ""
 
     @property
     def app(self) -> Mapping[str, Any]:
@@ -77,16 +88,47 @@ class Scene:
         if scheme == "file":
             assert self.world.app is not None
             return heartbeats.File(self.world.app.root / Path(rest).expanduser())
+        if scheme == "call":
+            return heartbeats.Called(rest, partial(self._told, rest), partial(setattr, self, "clock"))
         if scheme != "redis":
-            raise FaultError(f"the heartbeat {setting.heartbeat} cannot be made older; redis: and file: can")
+            raise FaultError(
+                f"the heartbeat {setting.heartbeat} cannot be made older; redis:, file: and call: can"
+            )
         url = self.world.sandbox.launch.url
         if not url.startswith("redis"):
             raise FaultError(f"the sandbox's broker has no key {rest}")
         if setting.url and setting.url.removeprefix("env:") not in self.world.spec.redirect_env:
             raise FaultError(f"{setting.url} does not lead into the sandbox; name it in redirect_env")
+        return heartbeats.Key(self.redis(), rest)
+
+    def redis(self) -> Redis:
+        """A client of the broker."""
         from redis import Redis
 
-        return heartbeats.Key(Redis.from_url(url, socket_timeout=5), rest)
+        return Redis.from_url(self.world.sandbox.launch.url, socket_timeout=5)
+
+    def first(self, heartbeat: heartbeats.Heartbeat, setting: Setting) -> None:
+        """Wait until beat and a worker have written it. Raises SandboxError, once and for all."""
+        name = setting.heartbeat
+        if name not in self._missed:
+            try:
+                self.world.wait(heartbeat.is_there, f"beat and a worker wrote no {name}", _FIRST)
+            except SandboxError as error:
+                self._missed[name] = f"{error}: {self._alone}" if self._alone else str(error)
+        if name in self._missed:
+            raise SandboxError(self._missed[name])
+
+    def _told(self, function: str) -> object:
+        """What a function of the project returns, called in a process that is kept."""
+        reader = self._readers.get(function)
+        if reader is None:
+            reader = self._readers[function] = Caller(self.loaded, Probe(call=function))
+        try:
+            value, self._alone = reader.told()
+        except ProjectError as error:
+            self._readers.pop(function).close()
+            raise FaultError(f"{function}(): {error}") from error
+        return value
 
 
 #: Yields what says whether it is so still, or None where it cannot be otherwise.
@@ -137,11 +179,26 @@ def _aged(age: Callable[[float], float | None]) -> State:
     def act(scene: Scene, setting: Setting) -> Iterator[Callable[[], bool]]:
         heartbeat = scene.heartbeat(setting)
         scene.world.start("beat", "workers")
-        scene.world.wait(heartbeat.is_there, f"beat and a worker wrote no {setting.heartbeat}", _FIRST)
+        scene.first(heartbeat, setting)
         with heartbeats.held(heartbeat, age(setting.fresh_for)):
             yield heartbeat.is_ours
 
     return act
+
+
+@contextmanager
+def _unwritten(scene: Scene, setting: Setting) -> Iterator[Callable[[], bool]]:
+    """Before beat's first heartbeat: what only a function tells cannot be taken away."""
+    heartbeat = scene.heartbeat(setting)
+    with ExitStack() as stack:
+        if heartbeat.is_there() and scene.world.sandbox.launch.url.startswith("redis"):
+            stack.enter_context(heartbeats.aside(scene.redis()))
+        if heartbeat.is_there():
+            raise FaultError(
+                f"{setting.heartbeat} tells of a heartbeat that no beat here has sent: it is not kept in the"
+                " sandbox's Redis, so it cannot be taken away"
+            )
+        yield lambda: not heartbeat.is_there()
 
 
 #: Without a probe, for what a world needs to be done by the app's own means.
@@ -188,15 +245,27 @@ def fault(name: str) -> Fault:
     return found
 
 
-def phase(name: str) -> int:
+def state(name: str, setting: Setting) -> State | None:
+    """What makes this world, unless it is the healthy one or a fault."""
+    if is_deserted(name, setting):
+        return DESERTED.get(name, _unwritten)
+    return HEARTBEATS.get(name)
+
+
+def is_deserted(name: str, setting: Setting) -> bool:
+    """Whether a world is made without real workers."""
+    return name in DESERTED or (name == "heartbeat_missing" and setting.heartbeat.startswith("call:"))
+
+
+def phase(name: str, setting: Setting) -> int:
     """When it is its turn: what needs no workers first, what takes workers long to get over last."""
-    if name in DESERTED:
+    if is_deserted(name, setting):
         return 0
     if name == "":
         return 1
     if name in HEARTBEATS:
         return 2
     needs = set(FAULTS[name].needs) if name in FAULTS else set()
-    if needs and needs <= {BROKER, BACKEND, PASSWORD} and name not in _UPHEAVALS:
+    if needs and needs <= {BROKER, BACKEND, PASSWORD, HOST} and name not in _UPHEAVALS:
         return 3
     return 5 + _UPHEAVALS.index(name) if name in _UPHEAVALS else 4
