@@ -29,7 +29,7 @@ def asks_host(name: str, *worlds: str, green: bool = False, **fields: Any) -> Pr
         {"host": "hooks.slack.com"} if green else {"host": "api.example.com", "host_body": '{"open": true}'}
     )
     way = {} if "wsgi" in fields else {"call": f"shop:{name}"}
-    return ProbeTells(**{**way, "answers_within": 3, **host, **told, **fields})
+    return ProbeTells(**{**way, "answers_within": 8, **host, **told, **fields})
 
 
 RIGHT = {
@@ -100,10 +100,9 @@ WRONG = {
         ],
     ),
     "slack": (
-        asks_host("waits_for_slack", "host_hangs", "host_slow", "host_refuses", green=True, answers_within=1),
+        asks_host("waits_for_slack", "host_hangs", "host_refuses", green=True),
         [
             "waits_for_slack hung in host_hangs, at shop.py:",
-            "waits_for_slack took 1 s in host_slow; wanted an answer within 1 s",
             "waits_for_slack raised ConnectionError: ",
         ],
     ),

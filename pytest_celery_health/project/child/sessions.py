@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import inspect
 import json
 import os
@@ -87,6 +88,8 @@ def _open(
         with suppress(OSError):  # of a parent that waits no more
             _say(line, {"error": tell(error, job)})
         return
+    # What is garbage here may wait for what a fork does not have, when it is collected there.
+    gc.freeze()
     with warnings.catch_warnings():
         # Of our thread that waits for the parent's end, which the fork can do without.
         warnings.simplefilter("ignore", DeprecationWarning)
