@@ -139,7 +139,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("xdist", [[], ["-n", "2"]])
+@pytest.mark.parametrize("xdist", [[], pytest.param(["-n", "2"], marks=pytest.mark.slow)])
 def test_a_check_that_breaks_is_unknown_and_the_others_are_judged(project: Project, xdist: list[str]) -> None:
     project.pytester.makepyfile(breaks=BREAKS)
     rows = [
