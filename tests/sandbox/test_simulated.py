@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.worker.control import Panel
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
@@ -486,6 +487,13 @@ def replies(
                 **pairs(app, "revoke", task_id="unknown"),
                 **pairs(app, "add_consumer", queue="more"),
                 **pairs(app, "cancel_consumer", queue="more"),
+                **pairs(app, "enable_events"),
+                **pairs(app, "disable_events"),
+                **pairs(app, "pool_grow", n=1),
+                **pairs(app, "pool_restart", "autoscale", "memsample", "objgraph"),
+                **pairs(app, "rate_limit", task_name="shop.nap", rate_limit="1/m"),
+                **pairs(app, "time_limit", task_name="unknown", soft=1, hard=2),
+                **pairs(app, "revoke_by_stamped_headers", headers={"customer": "7"}),
                 "query_task": (
                     [*ask_one(app, "real@sim", "query_task", ids=[held["active"][0]["id"], "no"]).values()],
                     [*ask_one(app, "simulated@sim", "query_task", ids=["s1", "no"]).values()],
@@ -544,6 +552,27 @@ def shape(value: Any) -> Any:
 @pytest.mark.parametrize(
     "command",
     [
+        *("enable_events", "disable_events", "pool_grow", "pool_restart", "autoscale"),
+        *("objgraph", "rate_limit", "time_limit", "revoke_by_stamped_headers"),
+    ],
+)
+def test_it_says_the_words_of_a_real_worker(replies: dict[str, tuple[Any, Any]], command: str) -> None:
+    real, simulated = replies[command]
+    assert simulated == real
+
+
+def test_it_knows_every_command_that_celery_has() -> None:
+    with Fleet("memory://") as fleet:
+        worker = fleet.worker("w1@sim")
+        assert "KeyError" in str(worker.serialised("nonsense", {}))
+        answers = {each: str(worker.serialised(each, {})) for each in Panel.data if each != "shutdown"}
+    assert [each for each, answer in answers.items() if "KeyError" in answer] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
         *(
             "ping",
             "active",
@@ -556,7 +585,7 @@ def shape(value: Any) -> Any:
             "clock",
         ),
         *("report", "nonsense", "heartbeat", "hello", "revoke", "add_consumer", "cancel_consumer"),
-        "query_task",
+        *("query_task", "memsample"),
     ],
 )
 def test_answers_have_the_shape_of_a_real_workers(replies: dict[str, tuple[Any, Any]], command: str) -> None:

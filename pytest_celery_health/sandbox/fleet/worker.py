@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import celery
 from celery.events.event import Event
-from celery.utils.time import utcoffset
+from celery.utils.time import rate, utcoffset
 from kombu import Exchange, Queue
 from kombu.serialization import dumps
 
@@ -119,6 +119,7 @@ class SimulatedWorker:
         self._state: State = dict(_DEFAULTS)  # type: ignore[assignment]
         self._pid = 10_000 + address
         self._said: dict[str, tuple[int, Any]] = {}
+        self._sends_events = False
         self.change(**state)
 
     def __repr__(self) -> str:
@@ -354,6 +355,58 @@ class SimulatedWorker:
         self.change(queues=kept)
         return {"ok": f"no longer consuming from {queue}"}
 
+    def _enable_events(self, **_: Any) -> Any:
+        already, self._sends_events = self._sends_events, True
+        return {"ok": "task events already enabled" if already else "task events enabled"}
+
+    def _disable_events(self, **_: Any) -> Any:
+        already, self._sends_events = not self._sends_events, False
+        return {"ok": "task events already disabled" if already else "task events disabled"}
+
+    def _pool_grow(self, n: int = 1, **_: Any) -> Any:
+        self.change(pool_size=self._state["pool_size"] + n)
+        return {"ok": "pool will grow"}
+
+    def _pool_shrink(self, n: int = 1, **_: Any) -> Any:
+        self.change(pool_size=max(self._state["pool_size"] - n, 0))
+        return {"ok": "pool will shrink"}
+
+    def _pool_restart(self, **_: Any) -> Any:
+        raise ValueError("Pool restarts not enabled")
+
+    def _autoscale(self, **_: Any) -> Any:
+        raise ValueError("Autoscale not enabled")
+
+    def _rate_limit(self, task_name: str, rate_limit: Any, **_: Any) -> Any:
+        try:
+            rate(rate_limit)
+        except ValueError as error:
+            return {"error": f"Invalid rate limit string: {error!r}"}
+        if task_name not in self._registered():
+            return {"error": "unknown task"}
+        return {"ok": "new rate limit set successfully" if rate_limit else "rate limit disabled successfully"}
+
+    def _time_limit(self, task_name: str = "", **_: Any) -> Any:
+        known = task_name in self._registered()
+        return {"ok": "time limits set successfully"} if known else {"error": "unknown task"}
+
+    def _memsample(self, **_: Any) -> Any:
+        return f"{_RUSAGE['maxrss'] / 1024:.1f}MB"
+
+    def _memdump(self, **_: Any) -> Any:
+        return "- rss (sample): (no samples collected).\n"
+
+    def _objgraph(self, **_: Any) -> Any:
+        raise ImportError("Requires the objgraph library")
+
+    def _election(self, **_: Any) -> None:
+        """Nobody of a simulated fleet holds one."""
+
+    def _revoke_by_stamped_headers(self, headers: Any, terminate: bool = False, **_: Any) -> Any:
+        told = headers if isinstance(headers, Mapping) else dict(each.split("=", 1) for each in headers)
+        end = "were not terminated" if terminate else "flagged as revoked, but not terminated"
+        return {"ok": f"headers {told} {end}"}
+
     def _revoke(self, task_id: Any, terminate: bool = False, **_: Any) -> Any:
         ids = {task_id} if isinstance(task_id, str) else set(task_id or ())
         if not terminate:
@@ -391,6 +444,19 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "heartbeat": SimulatedWorker._heartbeat,
     "add_consumer": SimulatedWorker._add_consumer,
     "cancel_consumer": SimulatedWorker._cancel_consumer,
+    "enable_events": SimulatedWorker._enable_events,
+    "disable_events": SimulatedWorker._disable_events,
+    "pool_grow": SimulatedWorker._pool_grow,
+    "pool_shrink": SimulatedWorker._pool_shrink,
+    "pool_restart": SimulatedWorker._pool_restart,
+    "autoscale": SimulatedWorker._autoscale,
+    "rate_limit": SimulatedWorker._rate_limit,
+    "time_limit": SimulatedWorker._time_limit,
+    "memsample": SimulatedWorker._memsample,
+    "memdump": SimulatedWorker._memdump,
+    "objgraph": SimulatedWorker._objgraph,
+    "election": SimulatedWorker._election,
+    "revoke_by_stamped_headers": SimulatedWorker._revoke_by_stamped_headers,
     "revoke": SimulatedWorker._revoke,
     "terminate": SimulatedWorker._terminate,
     "shutdown": SimulatedWorker._shutdown,
