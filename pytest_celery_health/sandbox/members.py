@@ -64,6 +64,8 @@ class Members:
         missing = [self.all[name] for name in names or self.all if not self.pids(name)]
         if missing and not self.pids("broker"):
             raise SandboxError("the broker has ended")
+        if self.started and len(missing) == len(self.all):
+            self._put_back()
         for each in missing:
             processes.send([pid for pid in each.orphans if processes.alive(pid)], signal.SIGKILL)
             each.orphans.clear()
@@ -74,6 +76,25 @@ class Members:
             seen = self.look(each.name)
             each.queues, each.kind, each.size = tuple(seen["queues"]), seen["pool"], seen["size"]
         self.started = True
+
+    def restart(self, *names: str) -> None:
+        """Start those of these that have ended, or are about to; end before that those that do neither."""
+        for name in names:
+            try:
+                self._world.wait(partial(self._settles, name), f"{name} neither works nor ends", _GRACE)
+            except SandboxError:
+                self._world.sandbox.end_workers(name)
+        self.start(*names)
+
+    def _settles(self, name: str) -> bool:
+        """Whether it has ended, or has done what could end it."""
+        return not self.pids(name) or (self.ask(name, do="turn") and self._consumes(self.all[name]))
+
+    def _put_back(self) -> None:
+        """Have what workers took and did not acknowledge wait in its queues, as RabbitMQ does by itself."""
+        if self._world.sandbox.target.url.startswith("redis"):
+            with self._connection(visibility_timeout=0) as connection:
+                connection.default_channel.qos.restore_visible(num=-1, interval=1)
 
     def _consumes(self, member: Member) -> bool:
         queues = (self.ask(member.name, do="look") or {}).get("queues")
@@ -186,16 +207,10 @@ class Members:
         held = self._world.subjects
         free = [name for name in self.all if not any(f"{each} of {name}" in held for each in WHOLE_WORKER)]
         if self.started and free:
-            for name in free:
-                self._world.wait(partial(self._settles, name), f"worker {name} neither works nor ends")
-            self.start(*free)
+            self.restart(*free)
         if self.beating and BEAT not in held:
             self.start_beat()
         return free if self.started else []
-
-    def _settles(self, name: str) -> bool:
-        """Whether it has ended, or has done what could end it."""
-        return not self.pids(name) or (self.ask(name, do="turn") and self._consumes(self.all[name]))
 
     def mend(self) -> None:
         """Have whatever no fault is held in be whole, after one that they all met. Raises SandboxError."""
@@ -286,12 +301,12 @@ class Members:
                 queue.delete()
                 exchange(channel).delete()
 
-    def _connection(self) -> Connection:
-        """A bounded connection of our own, straight to the broker."""
+    def _connection(self, **options: Any) -> Connection:
+        """A bounded connection of our own, straight to the broker. options: of its transport."""
         from kombu import Connection
 
         target = self._world.sandbox.target
-        options = dict(target.options)
+        options = {**target.options, **options}
         if target.url.startswith("redis"):
             options |= {"socket_timeout": _PATIENCE, "socket_connect_timeout": _PATIENCE}
         return Connection(target.url, transport_options=options, connect_timeout=_PATIENCE)

@@ -159,6 +159,19 @@ def test_worker_killed(world: World, client: Celery, sent: Callable[..., Callabl
 
 
 @slow
+def test_what_a_killed_worker_had_taken_is_run_by_the_next(
+    world: World, client: Celery, sent: Callable[..., Callable[[], bool]]
+) -> None:
+    with whole_again(world, client, sent):
+        with world.hold("pool_saturated"):
+            taken = [sent(), sent()]
+            wait_until(lambda: redis_cli(direct(world), "ZCARD", "unacked_index") == "2")
+            workers(world)[0].kill()
+            wait_until(lambda: workers(world) == [])
+        wait_until(lambda: all(done() for done in taken))
+
+
+@slow
 def test_worker_frozen(world: World, client: Celery, sent: Callable[..., Callable[[], bool]]) -> None:
     with whole_again(world, client, sent):
         before = workers(world)

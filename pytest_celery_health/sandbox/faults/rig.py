@@ -69,12 +69,20 @@ def _look(loop: Loop) -> dict[str, Any] | None:
     return {
         "pool": type(loop.pool).__module__.rpartition(".")[2],
         "children": [each.pid for each in processes or () if each.exitcode is None],
-        "size": int(loop.pool.num_processes or 1),
+        "size": _size(loop.pool),
         "queues": sorted(queue.name for queue in tasks.queues) if tasks is not None else [],
         "told to stop": state.should_stop is not None and state.should_stop is not False,
         "stopped": consumer.blueprint.state == TERMINATE,
         "busy": [request.id for request in list(state.active_requests) if request.name == BUSY_TASK],
     }
+
+
+def _size(pool: Any) -> int:
+    """How many tasks it runs at once: none when it has stopped."""
+    try:
+        return int(pool.num_processes or 1)
+    except AttributeError:
+        return 0
 
 
 def _consume(loop: Loop, add: list[str], cancel: list[str]) -> bool:

@@ -198,7 +198,7 @@ def _warm_shutdown(world: World, worker: str = "") -> Iterator[None]:
 
 def _prove(world: World, worker: str) -> None:
     names = world.members.names(worker)
-    world.members.start(*names)  # one may have ended of it
+    world.members.restart(*names)  # one may have ended of it
     for name in names:
         world.members.prove_worker(name)
 
