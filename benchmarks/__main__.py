@@ -56,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                         print(f"{row.title} measured", file=sys.stderr)
             if "simulated" in chosen:
                 notes.extend(simulated.summary(kind, url, 1 if told.quick else 9))
+    if "simulated" in chosen:
+        notes.extend(simulated.summary("memory", "memory://", 1 if told.quick else 9))
+        try:
+            with scene.server("fakeredis") as url:
+                notes.extend(simulated.summary("fakeredis", url, 1 if told.quick else 9))
+        except UnavailableError as reason:
+            notes.append(f"fakeredis left out: {reason}")
     if "startup" in chosen:
         empty = startup.row(1 if told.quick else 40)
         notes.extend(startup.summary(empty))
@@ -75,7 +82,7 @@ def on_broker(kind: str, url: str, *, quick: bool) -> dict[str, Callable[[], Ite
         "verdict": lambda: verdict.rows(kind, url, *((1, 3, 1) if quick else (3, 100))),
         "depths": lambda: depths.rows(kind, url, *((1, 10) if quick else (5, 1000))),
         "process": lambda: process.rows(kind, url, 1 if quick else 7),
-        "simulated": lambda: iter([simulated.row(kind, url, 1 if quick else 7)]),
+        "simulated": lambda: simulated.rows(kind, url, *((1, 3) if quick else (7, 1000))),
     }
 
 

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 
@@ -23,19 +23,24 @@ RABBITMQ = os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 START = 20.0
 
 
-@contextmanager
-def redis() -> Iterator[str]:
+def redis() -> AbstractContextManager[str]:
     """A private Valkey or Redis server. Raises brokers.UnavailableError."""
     best, _ = brokers.choose("")
-    _, broker = brokers.choose("redis-server" if best == "fakeredis" else best)  # never a fake
+    return server("redis-server" if best == "fakeredis" else best)  # never a fake
+
+
+@contextmanager
+def server(name: str) -> Iterator[str]:
+    """A private server of one of the sandbox's brokers. Raises brokers.UnavailableError."""
+    _, broker = brokers.choose(name)
     with tempfile.TemporaryDirectory() as folder:
         launch = broker.launch(Path(folder), token_hex(8))
-        server = subprocess.Popen(launch.argv, env={**os.environ, **launch.env}, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(launch.argv, env={**os.environ, **launch.env}, stdout=subprocess.DEVNULL)
         try:
             until(lambda: broker.answers(launch), "the broker")
             yield launch.url
         finally:
-            end(server)
+            end(process)
 
 
 def rabbitmq() -> str:

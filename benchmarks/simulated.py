@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import median
 
 from benchmarks import scene
 from benchmarks.measure import Row, Side, compare
 from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 
-NAMES = ("celery_fleet.worker()", "starting celery worker")
+REAL = "starting celery worker"
 
 
-def row(kind: str, url: str, rounds: int) -> Row:
-    """A test's fixture and one worker that answers, and its end."""
+def rows(kind: str, url: str, rounds: int, many: int = 1000) -> Iterator[Row]:
+    """A test's fixture and one worker that answers, or many, and its end."""
     with scene.app(url) as app:
 
-        def ours() -> None:
+        def ours(count: int) -> None:
             with CeleryFleet(app, url) as fleet:
-                fleet.worker("w1@sim")
-                if not app.control.ping(limit=1, timeout=5):
-                    raise AssertionError("the simulated worker does not answer")
+                fleet.workers(count)
+                if len(app.control.ping(limit=count, timeout=30)) != count:
+                    raise AssertionError("a simulated worker does not answer")
 
         def theirs() -> None:
             with scene.worker(app):
                 pass
 
-        sides = [Side(NAMES[0], ours, 3), Side(NAMES[1], theirs, warm=False)]
-        return compare(f"1 worker that answers, {kind}", sides, rounds)
+        titles = [f"1 worker that answers, {kind}", f"{many:,} workers that answer, {kind}"]
+        sides = [
+            Side(titles[0], partial(ours, 1), 3),
+            Side(titles[1], partial(ours, many)),
+            Side(REAL, theirs, warm=False),
+        ]
+        taken = compare("", sides, rounds).medians
+        for title in titles:
+            yield Row(title, {"celery_fleet": taken[title], REAL: taken[REAL]})
 
 
 def summary(kind: str, url: str, rounds: int) -> Sequence[str]:
