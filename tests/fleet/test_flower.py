@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from pytest_celery_health import RunningTask
-from pytest_celery_health.sandbox.fleet import CeleryFleet
+from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from tests.fleet.conftest import StartFleet
 
 pytestmark = [pytest.mark.neighbours, pytest.mark.timeout(120)]
