@@ -234,7 +234,7 @@ def write(text):
     cache.set("celery_beat_heartbeat", parse_datetime(text))
 
 def explode():
-    raise RuntimeError("the cache is at redis://:s3cret@h")
+    raise RuntimeError("the cache is at redis://:s3cret@h, and s3cret is wrong")
 
 def sleep():
     time.sleep(60)
@@ -276,8 +276,10 @@ def test_call_reads_what_only_the_project_can(scene, project):
 def test_call_that_fails(scene, project):
     """A function that raises, hangs or does not exist is unknown, and says why."""
     spec, _ = project
-    raised = seen(scene, "call:shop:explode", spec=spec, deadline=20.0).last_seen.why
-    assert "RuntimeError: the cache is at redis://:***@h" in raised
+    knows = AppSpec(spec.app, spec.root, env={"CACHE_URL": "redis://:s3cret@h"})
+    raised = seen(scene, "call:shop:explode", spec=knows, deadline=20.0).last_seen.why
+    assert "RuntimeError: the cache is at redis://:***@h, and *** is wrong" in raised
+    assert "s3cret" not in raised
     hung = in_time(lambda: seen(scene, "call:shop:sleep", spec=spec, deadline=4.0), within=4.25)
     assert isinstance(hung.last_seen, Unseen)
     missing = seen(scene, "call:shop:last_bate", spec=spec, deadline=20.0).last_seen.why

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pytest_celery_health.facts import Beat, Unseen
+from pytest_celery_health.masking import mask, secrets_in
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
 
@@ -46,7 +47,8 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
     try:
         value = ask(rest, timeout=context.deadline.left())
     except ProjectError as error:
-        return Unseen("; ".join(line.strip() for line in str(error).splitlines()))
+        known = secrets_in(target.url, target.options, target.ssl, target.env, target.spec.env)
+        return Unseen(mask("; ".join(line.strip() for line in str(error).splitlines()), known))
     if value is None:
         why = ""
         with suppress(ProjectError):
