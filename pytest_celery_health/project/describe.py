@@ -17,7 +17,6 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
@@ -217,7 +216,8 @@ class Asked(Generic[T]):
         if sealed is not None:
             env = sealed.environ(env, role=kind.word)
         self._answer, answer_fd = os.pipe()
-        stdin, self._leash = os.pipe()  # the child ends when our end of it closes, whatever closes it
+        stdin, leash = os.pipe()  # the child ends when our end of it closes, whatever closes it
+        self._leash = open(leash, "wb", buffering=0)  # noqa: SIM115  (closed by close())
         job |= {
             "app": spec.app,
             "hook": spec.hook,
@@ -226,7 +226,7 @@ class Asked(Generic[T]):
             "timeout": timeout,
             "answer_fd": answer_fd,
         }
-        os.write(self._leash, json.dumps(job).encode() + b"\n")
+        self._leash.write(json.dumps(job).encode() + b"\n")
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close())
         try:
             self._child = subprocess.Popen(  # noqa: S603
@@ -273,12 +273,12 @@ class Asked(Generic[T]):
         """End the child and all that it started. It may be called twice."""
         if self._output.closed:
             return
-        if self._leash >= 0:
-            os.close(self._leash)
-            self._leash = -1
-            # On which it ends its daemons, and itself; one that hangs in C does not.
-            with suppress(subprocess.TimeoutExpired):
-                self._child.wait(_ENDS_WITHIN)
+        self._leash.close()
+        # On which it ends its daemons, and itself; one that hangs in C does not. It is not reaped before its
+        # group is killed: the group's number may be another's afterwards.
+        hangs_up = select.poll()
+        hangs_up.register(self._answer, 0)
+        hangs_up.poll(_ENDS_WITHIN * 1000)
         try:
             os.killpg(self._child.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):  # macOS: PermissionError for a group of zombies
@@ -287,8 +287,7 @@ class Asked(Generic[T]):
         self._release()
 
     def _release(self) -> None:
-        if self._leash >= 0:
-            os.close(self._leash)
+        self._leash.close()
         os.close(self._answer)
         self._output.close()
 
