@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from pathlib import Path
 
 from pytest_celery_health.project.describe import child_environ
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import SandboxError
+from pytest_celery_health.sandbox.client import Client
 from pytest_celery_health.sandbox.seal import Refusal, Seal, clean_environ, refusals
 from pytest_celery_health.sandbox.spec import SandboxSpec
 
@@ -24,8 +23,11 @@ class Brokerless:
 
     def __init__(self, spec: SandboxSpec, app: AppSpec) -> None:
         with contextlib.ExitStack() as stack:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="celery-health-"))
-            self._log = Path(folder, "refusals")
+            keeper = Client.start()  # its folder goes when this process is killed, too
+            stack.callback(keeper.leave)
+            folder = keeper.folder / "world"
+            folder.mkdir(mode=0o700)
+            self._log = folder / "refusals"
             try:
                 self.seal = Seal(spec.allow, self._log)
             except ValueError as error:

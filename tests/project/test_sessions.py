@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import pytest
@@ -201,16 +202,20 @@ def test_all_is_gone_at_the_end(sessions: Sessions) -> None:
 def test_all_is_gone_when_its_owner_is_killed(sessions: Sessions, tmp_path: Path) -> None:
     del sessions  # it has made the project
     (tmp_path / "owner.py").write_text(OWNER)
-    with subprocess.Popen(
-        [sys.executable, tmp_path / "owner.py", tmp_path, WORK],
-        stdout=subprocess.PIPE,
-    ) as owner:
-        assert owner.stdout is not None
-        forks = [int(pid) for pid in owner.stdout.readline().split()]
-        loaded = [each.pid for each in psutil.Process(owner.pid).children()]
-        owner.kill()
-    assert len(forks) == 2
-    assert all(map(is_gone, [*loaded, *forks]))
+    with TemporaryDirectory() as folder:  # a socket's path must be short
+        with subprocess.Popen(
+            [sys.executable, tmp_path / "owner.py", tmp_path, WORK],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TMPDIR": folder},
+        ) as owner:
+            assert owner.stdout is not None
+            forks = [int(pid) for pid in owner.stdout.readline().split()]
+            loaded = [each.pid for each in psutil.Process(owner.pid).children()]
+            assert os.listdir(folder)
+            owner.kill()
+        assert len(forks) == 2
+        assert all(map(is_gone, [*loaded, *forks]))
+        assert not os.listdir(folder)
 
 
 def is_gone(pid: int) -> bool:
