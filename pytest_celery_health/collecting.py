@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_celery_health.app_hooks import app_hooks
 from pytest_celery_health.checks import Check
+from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.rows import ContractFile, Row
 from pytest_celery_health.run import Run
 
@@ -48,7 +50,6 @@ class Collecting:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
-        self._refuse_decorated_classes()
         self._add_rows(session, items)
         kept: dict[str, pytest.Item] = {}
         dropped: list[pytest.Item] = []
@@ -84,23 +85,18 @@ class Collecting:
         collector.run = self.run
         items.extend(session.genitems(collector))
 
-    def _refuse_decorated_classes(self) -> None:
-        """`@mark.celery_health(SomeClass)` without parentheses marks the class and swallows the test."""
-        classes = [Check]
-        while classes:
-            cls = classes.pop()
-            classes += cls.__subclasses__()
-            if any(mark.name == MARKER for mark in cls.__dict__.get("pytestmark", ())):
-                del cls.pytestmark  # type: ignore[attr-defined]
-                raise pytest.UsageError(
-                    f"@pytest.mark.celery_health({cls.__name__}) marks the class, and its test is lost:"
-                    f" write {cls.__name__}(...)"
-                )
-
+    # Before pytest-xdist's, which tells its controller what is to be run.
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        mistakes = list(_mistakes(session.items))
+        mistakes = [*_decorated_classes(), *_mistakes(session.items)]
+        try:
+            self.run.hooks = app_hooks(self.config)
+        except pytest.UsageError as error:
+            mistakes.append(str(error))
+        else:
+            mistakes += filter(None, [self.run.lacks_app])
         if mistakes:
-            raise pytest.UsageError("\n".join(mistakes))
+            self._refuse(session, "\n".join(mistakes))
         for item in session.items:
             if isinstance(item, Row):
                 self.run.plan(item.row.check, must_hold=item.must_hold)
@@ -110,11 +106,31 @@ class Collecting:
         if not self.config.option.collectonly and session.items:
             self.run.begin()
 
+    def _refuse(self, session: pytest.Session, why: str) -> None:
+        """End the run for a mistake of its user's. A process of pytest-xdist has its controller do so."""
+        if not hasattr(self.config, "workerinput"):
+            raise pytest.UsageError(why)
+        self.run.mistake = ContractError([why])
+        session.items.clear()
+
     def pytest_unconfigure(self) -> None:
         if self._added:
             with suppress(ValueError):
                 sys.path.remove(self._added)
             self._added = ""
+
+
+def _decorated_classes() -> Iterator[str]:
+    """`@mark.celery_health(SomeClass)` without parentheses marks the class and swallows the test."""
+    classes = [Check]
+    while classes:
+        cls = classes.pop()
+        classes += cls.__subclasses__()
+        if any(mark.name == MARKER for mark in cls.__dict__.get("pytestmark", ())):
+            del cls.pytestmark  # type: ignore[attr-defined]
+            name = cls.__name__
+            lost = f"@pytest.mark.celery_health({name}) marks the class, and its test is lost"
+            yield f"{lost}: write {name}(...)"
 
 
 def checks_of(item: pytest.Item) -> Iterator[Check]:

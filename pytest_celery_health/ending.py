@@ -141,10 +141,14 @@ class Ending:
         if self.run.seen is None and self.processes.share is not None:
             self.run.take_shared_look(self.processes.share)
         summary(terminalreporter, self.run, self.tally)
+        if self.processes.share is not None and not self.tally.outcomes:
+            for mistake in self.tally.mistakes:
+                terminalreporter.write_line(f"ERROR: {mistake}", red=True)
         if exitstatus not in (0, 1, 5, UNKNOWN) and self.reporter.last is not None:
             for message in self.reporter.last.open:
                 terminalreporter.write_line(f"last seen: {message}", yellow=True)
-        if not self.tally.outcomes and not self.run.contract.rows and self.run.seen is None:
+        judged = self.tally.outcomes or self.tally.mistakes
+        if not judged and not self.run.contract.rows and self.run.seen is None:
             here = self.config.invocation_params.dir
             terminalreporter.write_line(nothing_to_judge(self.run.contract, here))
 

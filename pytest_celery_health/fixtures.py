@@ -158,8 +158,9 @@ def own_app(config: pytest.Config, run: Run) -> Celery:
     from pytest_celery_health.project import this_process
 
     name = run.contract.app
-    if run.hook:
-        name = config.hook.pytest_celery_health_app(target=run.target_name)
+    if run.hooks:
+        told = config.hook.pytest_celery_health_app(target=run.target_name)
+        name = name if told is None else told
     app = this_process.app_of(name)
     if app is None:
         raise TargetError(

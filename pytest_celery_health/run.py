@@ -47,14 +47,14 @@ class Waiting:
 class Run:
     """Everything about looking at one target in one process.
 
-    `share` is a folder that the processes of one pytest-xdist run have in common. `hook` is
-    "FILE:FUNCTION" of the project's `pytest_celery_health_app`. `progress` is told of each look of a wait.
+    `share` is a folder that the processes of one pytest-xdist run have in common. `hooks` are the project's
+    `pytest_celery_health_app`, as in `AppSpec`. `progress` is told of each look of a wait.
     """
 
     contract: Contract
     target_name: str = SANDBOX
     waiting: Waiting = Waiting()
-    hook: str = ""
+    hooks: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
     share: Path | None = None
     progress: Callable[[Progress], None] = lambda _: None
@@ -79,7 +79,12 @@ class Run:
     @property
     def has_app(self) -> bool:
         """Whether it is said what the app is."""
-        return bool(self.contract.app or self.hook)
+        return bool(self.contract.app or self.hooks)
+
+    @property
+    def lacks_app(self) -> str:
+        """What is wrong with the contract if no hook says what the app is, or ""."""
+        return "" if self.hooks else self.contract.without_app
 
     @property
     def needs_target(self) -> bool:
@@ -218,7 +223,7 @@ class Run:
             root=self.contract.path.parent,
             path=self.path,
             env=self.contract.env,
-            hook=self.hook,
+            hooks=self.hooks,
             target=self.target_name,
         )
 

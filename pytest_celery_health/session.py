@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from types import ModuleType
 
 import pytest
 
+from pytest_celery_health.app_hooks import app_hooks
 from pytest_celery_health.collecting import Collecting
 from pytest_celery_health.contract.find import find
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
@@ -42,18 +43,23 @@ def start(config: pytest.Config) -> None:
 def run_of(config: pytest.Config) -> Run:
     """The run of this process; in an ordinary run one on the sandbox, made when first asked for."""
     if _RUN not in config.stash:
-        config.stash[_RUN] = run = _make_run(config)
+        run = _make_run(config)
+        if run.lacks_app:
+            raise pytest.UsageError(run.lacks_app)
+        config.stash[_RUN] = run
         config.add_cleanup(partial(close, run))
     return config.stash[_RUN]
 
 
 def _make_run(config: pytest.Config) -> Run:
-    hook = _app_hook(config)
+    hooks = app_hooks(config)
+    name = config.getoption("celery_health_target") or SANDBOX
+    path = tuple(str(config.rootpath / folder) for folder in config.getini("pythonpath"))
     try:
-        contract = _read_contract(config, app_from_hook=bool(hook))
+        # A live target may be looked at where its code is not.
+        contract = _read_contract(config, bool(hooks), path if name == SANDBOX else None)
     except ContractError as error:
         raise pytest.UsageError(str(error)) from error
-    name = config.getoption("celery_health_target") or SANDBOX
     if name != SANDBOX and name not in contract.targets:
         declared = [SANDBOX, *contract.targets]
         raise pytest.UsageError(
@@ -68,8 +74,8 @@ def _make_run(config: pytest.Config) -> Run:
             _duration(config, "wait", 0.0),
             _interval(config),
         ),
-        hook,
-        tuple(str(config.rootpath / path) for path in config.getini("pythonpath")),
+        hooks,
+        path,
         share=shared_folder(config),
     )
 
@@ -96,31 +102,15 @@ def _interval(config: pytest.Config) -> float:
     return found
 
 
-def _read_contract(config: pytest.Config, *, app_from_hook: bool) -> Contract:
+def _read_contract(config: pytest.Config, hooked: bool, app_path: Sequence[str] | None) -> Contract:
     named = config.getoption("celery_health_contract")
     here = config.invocation_params.dir
     if named:
-        return read(here / named, app_from_hook=app_from_hook)
+        return read(here / named, app_from_hook=hooked, app_path=app_path)
     paths = [here]
     if config.args_source == pytest.Config.ArgsSource.ARGS:
         paths = [here / arg.split("::")[0] for arg in config.args]
     found = find(paths, here)
     if found is not None:
-        return read(found, app_from_hook=app_from_hook)
+        return read(found, app_from_hook=hooked, app_path=app_path)
     return Contract(config.rootpath / "pyproject.toml", declared=False)
-
-
-def _app_hook(config: pytest.Config) -> str:
-    impls = config.hook.pytest_celery_health_app.get_hookimpls()
-    if not impls:
-        return ""
-    plugin, function = impls[-1].plugin, impls[-1].function
-    if isinstance(plugin, ModuleType) and plugin.__file__:
-        name = next((name for name, value in vars(plugin).items() if value is function), "")
-        if name:
-            return f"{plugin.__file__}:{name}"
-    where = getattr(function, "__qualname__", repr(function))
-    raise pytest.UsageError(
-        f"the hook pytest_celery_health_app is {where}, which no child process can import: make it"
-        " a function of a module, at the top level of a conftest.py or of a plugin"
-    )

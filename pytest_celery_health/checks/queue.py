@@ -63,6 +63,9 @@ class QueueDepth(Check):
         if self.moves_within == 0:
             raise ValueError("moves_within is 0; a backlog needs time to move")
         if self.oldest_unacked_below != VISIBILITY_TIMEOUT:
+            limit = self.oldest_unacked_below
+            if isinstance(limit, str) and get_close_matches(limit, [VISIBILITY_TIMEOUT]):
+                raise ValueError(f'oldest_unacked_below is "{limit}"; did you mean "{VISIBILITY_TIMEOUT}"?')
             self._in_seconds("oldest_unacked_below")
         if self.oldest_unacked_below == 0:
             raise ValueError("oldest_unacked_below is 0, which no message can meet")

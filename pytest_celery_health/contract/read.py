@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from datetime import date
@@ -17,12 +17,14 @@ from pytest_celery_health.contract.begin import FIRST_TABLE
 from pytest_celery_health.contract.find import misspelt
 from pytest_celery_health.contract.locate import KeyPath, bare, line_of, line_of_key, locate, placed, shown
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, Row, Silence, TargetSpec
+from pytest_celery_health.contract.modules import no_module
 from pytest_celery_health.contract.targets import (
     broker_complaint,
     holds_password,
     host_complaints,
     host_problem,
     hosts,
+    options_complaints,
     passwords_in,
     undeclared,
 )
@@ -61,13 +63,22 @@ _ROW = {
 }
 
 
-def read(path: Path, *, today: date | None = None, app_from_hook: bool = False) -> Contract:
+def read(
+    path: Path,
+    *,
+    today: date | None = None,
+    app_from_hook: bool = False,
+    app_path: Sequence[str] | None = None,
+) -> Contract:
     """The contract in `path`, a pyproject.toml or any TOML file with `[tool.celery-health]`.
 
-    `today` decides which silences are over. With `app_from_hook` nothing demands `app`. The folder of the
-    file goes onto `sys.path`, and stays there, if a row's check is the project's own. Raises ContractError.
+    `today` decides which silences are over. Two mistakes are told beside others only, and not with
+    `app_from_hook`: that `app` is missing (else it is `Contract.without_app`: a hook may be found later), and
+    that its module is neither in the file's folder nor in those of `app_path`, if these are given (loading it
+    says more). The folder goes onto `sys.path`, and stays there, if a row's check is the project's own.
+    Raises ContractError.
     """
-    return _Reader(path, today or date.today(), app_from_hook).contract()
+    return _Reader(path, today or date.today(), app_from_hook, app_path).contract()
 
 
 def mistaken(contract: Contract, table: str, key: str, complaints: Iterable[str]) -> ContractError:
@@ -79,10 +90,11 @@ def mistaken(contract: Contract, table: str, key: str, complaints: Iterable[str]
 
 
 class _Reader:
-    def __init__(self, path: Path, today: date, app_from_hook: bool) -> None:
+    def __init__(self, path: Path, today: date, app_from_hook: bool, app_path: Sequence[str] | None) -> None:
         self.path = path.absolute()
         self.today = today
         self.app_from_hook = app_from_hook
+        self.app_path = app_path
         self.shown = shown(self.path)
         self.lines: Mapping[KeyPath, int] = {}
         self.problems: dict[str, int] = {}
@@ -107,10 +119,12 @@ class _Reader:
             for name, table in _tables(top.get("check")).items()
             if isinstance(table, dict) and (row := self._row(name, table, declared))
         ]
-        if "app" not in top and ("app",) not in self.meant and not self.app_from_hook:
-            self._demand_app("sandbox" in top, targets, rows)
+        without_app = ""
+        if "app" not in top and ("app",) not in self.meant:
+            without_app = _app_wanted("sandbox" in top, targets, rows)
+        beside = "" if self.app_from_hook else without_app or self._no_module(app)
         deadline = self._positive((), "deadline", done.get("deadline"))
-        self._raise()
+        self._raise(beside)
         contract = Contract(
             path=self.path,
             app=app,
@@ -119,6 +133,7 @@ class _Reader:
             sandbox=sandbox or SandboxSpec(),
             targets=targets,
             rows=tuple(rows),
+            without_app=without_app and self._placed((), without_app)[0],
         )
         for row in rows:
             try:
@@ -126,7 +141,7 @@ class _Reader:
             except ValueError as exc:
                 key, _, _ = str(exc).partition(" ")
                 self._complain(("check", row.name), str(exc), key)
-        self._raise()
+        self._raise(beside)
         return contract
 
     def _table(self) -> dict[str, Any]:
@@ -207,6 +222,8 @@ class _Reader:
                 f'transport_options.{key} holds a password; keep it in a variable and write "env:NAME"',
                 "transport_options",
             )
+        for complaint in options_complaints(done.get("transport_options", {})):
+            self._complain(at, complaint, "transport_options")
         if "key" in done and "cert" not in done:
             self._complain(at, "key is given without cert; write both", "key")
         done["expect_host"] = self._expected(at, table, done)
@@ -356,26 +373,38 @@ class _Reader:
             return None
         return amount
 
-    def _demand_app(self, sandbox: bool, targets: Mapping[str, TargetSpec], rows: Collection[Row]) -> None:
-        own = [name for name, spec in targets.items() if spec.broker == "app"]
-        reasons = [f'target {name} has broker = "app"' for name in own]
-        reasons += [f"row {row.name} runs in the sandbox" for row in rows if SANDBOX in (row.on or ())]
-        reasons += [f"row {row.name} runs in the sandbox" for row in rows if row.check.needs_sandbox]
-        if sandbox:
-            reasons.append("the sandbox starts it")
-        if rows and not targets:
-            reasons.append("without a live target, rows run in the sandbox")
-        if reasons:
-            self._complain((), f'app is missing, and {reasons[0]}; write app = "package.module:app"')
-
     def _complain(self, at: KeyPath, complaint: str, key: str = "") -> None:
-        complaint = mask(complaint, self.secrets)
-        line = line_of_key(self.lines, (*_ROOT, *at), key)
-        self.problems.setdefault(placed(self.path, line, (*_ROOT, *at), complaint), line)
+        self.problems.setdefault(*self._placed(at, complaint, key))
 
-    def _raise(self) -> None:
+    def _placed(self, at: KeyPath, complaint: str, key: str = "") -> tuple[str, int]:
+        line = line_of_key(self.lines, (*_ROOT, *at), key)
+        return placed(self.path, line, (*_ROOT, *at), mask(complaint, self.secrets)), line
+
+    def _no_module(self, app: str) -> str:
+        if self.app_path is None or app_complaint(app):
+            return ""
+        missing = no_module(app, [str(self.path.parent), *self.app_path])
+        return missing and f'app is "{app}", {missing}'
+
+    def _raise(self, beside: str) -> None:
+        """Raise what was complained about, and a complaint about `app` that is only told beside others."""
         if self.problems:
+            if beside:
+                self._complain((), beside, "app")
             raise ContractError(sorted(self.problems, key=self.problems.__getitem__))
+
+
+def _app_wanted(sandbox: bool, targets: Mapping[str, TargetSpec], rows: Collection[Row]) -> str:
+    """Why a contract cannot be without `app`, or ""."""
+    own = [name for name, spec in targets.items() if spec.broker == "app"]
+    reasons = [f'target {name} has broker = "app"' for name in own]
+    reasons += [f"row {row.name} runs in the sandbox" for row in rows if SANDBOX in (row.on or ())]
+    reasons += [f"row {row.name} runs in the sandbox" for row in rows if row.check.needs_sandbox]
+    if sandbox:
+        reasons.append("the sandbox starts it")
+    if rows and not targets:
+        reasons.append("without a live target, rows run in the sandbox")
+    return f'app is missing, and {reasons[0]}; write app = "package.module:app"' if reasons else ""
 
 
 def _tables(value: Any) -> dict[str, Any]:

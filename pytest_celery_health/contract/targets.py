@@ -6,6 +6,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,6 +33,20 @@ _SCHEMES = (
     *_FAMILIES,
     *("sqs", "memory", "filesystem", "mongodb", "kafka", "confluentkafka", "zookeeper", "consul", "etcd"),
     *("gcpubsub", "azureservicebus", "azurestoragequeues", "sqla", "sqlalchemy", "pyro", "qpid", "pgmq"),
+)
+
+#: Those of kombu for Redis, Sentinel and AMQP, and others that are often set.
+_OPTIONS = (
+    *("visibility_timeout", "priority_steps", "sep", "global_keyprefix", "queue_order_strategy"),
+    *("unacked_key", "unacked_index_key", "unacked_mutex_key", "unacked_mutex_expire"),
+    *("unacked_restore_limit", "unacked_restore_interval", "unacked_restore_throttle", "ack_emulation"),
+    *("fanout_prefix", "fanout_patterns", "body_encoding", "deadletter_queue", "polling_interval"),
+    *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "socket_keepalive_options"),
+    *("max_connections", "health_check_interval", "retry_on_timeout", "client_name"),
+    *("master_name", "min_other_sentinels", "sentinel_kwargs", "sentinel_fanout_compat"),
+    *("max_retries", "interval_start", "interval_step", "interval_max", "errback", "connect_timeout"),
+    *("confirm_publish", "confirm_timeout", "read_timeout", "write_timeout", "client_properties"),
+    *("region", "predefined_queues", "queue_name_prefix", "wait_time_seconds"),
 )
 
 _LOCAL = "memory"
@@ -103,6 +118,13 @@ def passwords_in(options: Mapping[str, Any], around: str = "") -> Iterator[str]:
             yield from passwords_in(value, f"{around}{key}.")
         elif isinstance(value, str) and not value.startswith("env:") and secrets_in({key: value}):
             yield f"{around}{key}"
+
+
+def options_complaints(options: Mapping[str, Any]) -> Iterator[str]:
+    """Which keys of `options` are misspelt. Any other is left to the transport, which says nothing of it."""
+    for key in sorted(options.keys() - _OPTIONS):
+        for near in get_close_matches(key, _OPTIONS, n=1, cutoff=0.9):
+            yield f"transport_options.{key} is not an option of a transport; did you mean {near}?"
 
 
 def family(url: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from difflib import get_close_matches
 from enum import Enum
@@ -56,7 +56,10 @@ def complaints(exc: BaseException, key: str) -> Iterator[str]:
         for inner in others:
             yield from complaints(inner, key)
     elif isinstance(exc, ForbiddenExtraKeysError):
-        yield from (f"{key}.{extra} is not a key of it" for extra in sorted(exc.extra_fields))
+        known = [field.name for field in fields(exc.cl) if field.init]
+        for extra in sorted(exc.extra_fields):
+            near = did_you_mean(extra, known) or f"; keys: {', '.join(known)}"
+            yield f"{key}.{extra} is not a key of it{near}"
     elif isinstance(exc, WrongError):
         yield f"{key} {exc}"
     elif isinstance(exc, KeyError):

@@ -207,7 +207,7 @@ class Asked(Generic[T]):
         pass_fds: tuple[int, ...] = (),
     ) -> None:
         self._kind = kind
-        self._subject = job.get("function") or spec.hook or spec.app
+        self._subject = job.get("function") or spec.said_by
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._outcome: T | ProjectError | None = None
@@ -220,7 +220,8 @@ class Asked(Generic[T]):
         self._leash = open(leash, "wb", buffering=0)  # noqa: SIM115  (closed by close())
         job |= {
             "app": spec.app,
-            "hook": spec.hook,
+            "hooks": spec.hooks,
+            "said_by": spec.said_by,
             "target": spec.target,
             "path": path,
             "timeout": timeout,

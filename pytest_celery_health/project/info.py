@@ -18,16 +18,22 @@ class AppSpec:
     root: folder of the contract: the child's working directory and first on its sys.path.
     path: further entries of its sys.path.
     env: variables that the contract sets.
-    hook: "FILE:FUNCTION" of a `pytest_celery_health_app` hook that says what the app is; wins over `app`.
-    target: name of the target that the hook is told.
+    hooks: "FILE:FUNCTION" of each `pytest_celery_health_app` hook, in the order in which they are asked; the
+        first that says what the app is wins over the others and over `app`.
+    target: name of the target that the hooks are told.
     """
 
     app: str
     root: Path
     path: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    hook: str = ""
+    hooks: tuple[str, ...] = ()
     target: str = "sandbox"
+
+    @property
+    def said_by(self) -> str:
+        """What says what the app is: its first hook, else `app`; "" if nothing does."""
+        return next(iter(self.hooks), self.app)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ class Sandbox:
             self._reports = Reports(self._client, self.spec.start_within)
             launch = self._start_all(name, broker, over)
             self._await_all(over)
-            if self._children() or (described and (self.app.app or self.app.hook)):
+            if self._children() or (described and self.app.said_by):
                 self._target = self._describe(launch, over)
             else:
                 self._target = self._make_target(None, launch.url, launch.options)
@@ -397,7 +397,7 @@ class Sandbox:
             "name": name,
             "node": f"{name}@sandbox",
             "app": self.app.app,
-            "hook": self.app.hook,
+            "hooks": self.app.hooks,
             "target": self.app.target,
             "options": dict(launch.options),
             "start_within": self.spec.start_within,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def contract(project: Path) -> Callable[..., Contract]:
     """Reads a contract from its text, on 2026-11-22."""
 
-    def from_text(text: str, **options: bool) -> Contract:
+    def from_text(text: str, **options: Any) -> Contract:
         path = project / "pyproject.toml"
         path.write_text(dedent(text), encoding="utf-8")
         return read(path, today=TODAY, **options)

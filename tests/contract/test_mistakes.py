@@ -52,6 +52,25 @@ MISTAKES = {
         "pyproject.toml:6: [tool.celery-health.target.stg] expect_hots is not a key of a target;"
         " did you mean expect_host?",
     ),
+    "unknown key of a silence": (
+        row('silence = { untl = 2026-12-01, why = "INC-812" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.until is missing; write the last day, until = 2026-12-31 say",
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.untl is not a key of it; did you mean until?",
+    ),
+    "option of a transport, misspelt": (
+        target(
+            'broker = "env:B"',
+            'expect_host = "h"',
+            "transport_options = { visibilty_timeout = 60, colour = 1 }",
+        ),
+        "pyproject.toml:7: [tool.celery-health.target.stg] transport_options.visibilty_timeout is not an option of a"
+        " transport; did you mean visibility_timeout?",
+    ),
+    "visibility_timeout as a limit, misspelt": (
+        row('oldest_unacked_below = "visibilty_timeout"', use="queue"),
+        'pyproject.toml:6: [tool.celery-health.check.r] oldest_unacked_below is "visibilty_timeout";'
+        ' did you mean "visibility_timeout"?',
+    ),
     "unknown key of a check": (
         row("at_leest = 2"),
         "pyproject.toml:6: [tool.celery-health.check.r] at_leest is not a key of workers; did you mean at_least?",
@@ -95,21 +114,6 @@ MISTAKES = {
         "[tool.celery-health]\napp = \"shop:create_app('x')\"",
         "pyproject.toml:2: [tool.celery-health] app is \"shop:create_app('x')\", which is no app;"
         ' write "package.module:app", or a factory, "package.module:create_app()"',
-    ),
-    "app missing, and rows": (
-        '[tool.celery-health.check.w]\nuse = "workers"',
-        "pyproject.toml:1: [tool.celery-health] app is missing,"
-        ' and without a live target, rows run in the sandbox; write app = "package.module:app"',
-    ),
-    "app missing, and a sandbox": (
-        "[tool.celery-health.sandbox]",
-        "pyproject.toml:1: [tool.celery-health] app is missing, and the sandbox starts it;"
-        ' write app = "package.module:app"',
-    ),
-    "app missing, and a target of its broker": (
-        '[tool.celery-health.target.stg]\nbroker = "app"\nexpect_host = "h"',
-        'pyproject.toml:1: [tool.celery-health] app is missing, and target stg has broker = "app";'
-        ' write app = "package.module:app"',
     ),
     "env is not text": (
         APP + "env = { DEBUG = 1 }",
@@ -369,8 +373,8 @@ MISTAKES = {
         " wanted a date: write 2026-12-01 without a time",
     ),
     "silence: unknown key": (
-        row('silence = { until = 2026-12-01, why = "INC-812", who = "me" }'),
-        "pyproject.toml:6: [tool.celery-health.check.r] silence.who is not a key of it",
+        row('silence = { until = 2026-12-01, why = "INC-812", ticket = "me" }'),
+        "pyproject.toml:6: [tool.celery-health.check.r] silence.ticket is not a key of it; keys: until, why",
     ),
     "silence: not a table": (
         row('silence = "INC-812"'),
@@ -467,6 +471,80 @@ def test_a_mistake_is_told_with_its_remedy(contract: From, text: str, lines: lis
     assert mistakes(contract, text) == lines
 
 
+WITHOUT_APP = {
+    "rows": (
+        '[tool.celery-health.check.w]\nuse = "workers"',
+        "and without a live target, rows run in the sandbox",
+    ),
+    "a sandbox": ("[tool.celery-health.sandbox]", "and the sandbox starts it"),
+    "a target of its broker": (
+        '[tool.celery-health.target.stg]\nbroker = "app"\nexpect_host = "h"',
+        'and target stg has broker = "app"',
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "why"), WITHOUT_APP.values(), ids=WITHOUT_APP)
+def test_a_missing_app_is_told_when_no_hook_was_found_or_beside_other_mistakes(
+    contract: From, text: str, why: str
+) -> None:
+    missing = (
+        f'pyproject.toml:1: [tool.celery-health] app is missing, {why}; write app = "package.module:app"'
+    )
+
+    assert contract(text).without_app == missing
+    assert missing in mistakes(contract, text + "\n[tool.celery-health.check.r]\nuse = 5")
+
+
+class TestMisspeltModule:
+    """It is told beside other mistakes: alone, loading it says more."""
+
+    OTHER = "pyproject.toml:3: [tool.celery-health] deadlin is not a key of [tool.celery-health]; did you mean deadline?"
+
+    @pytest.fixture(autouse=True)
+    def _modules(self, project: Path) -> None:
+        (project / "shop").mkdir()
+        (project / "shop/__init__.py").write_text("raise RuntimeError('imported')")
+        (project / "shop/celery.py").write_text("raise RuntimeError('imported')")
+        (project / "src").mkdir()
+        (project / "src/flat.py").write_text("raise RuntimeError('imported')")
+
+    @pytest.mark.parametrize(
+        ("app", "told"),
+        [
+            ("shpo.celery:app", "and there is no module shpo; did you mean shop?"),
+            ("shpo", "and there is no module shpo; did you mean shop?"),
+            ("shop.celry:app", "and there is no module shop.celry; did you mean shop.celery?"),
+            ("flta:create_app()", "and there is no module flta; did you mean flat?"),
+            ("flat.app:app", "and flat is no package, so there is no module flat.app"),
+            ("nowhere.to.be:found", "and there is no module nowhere"),
+        ],
+    )
+    def test_it_is_told_beside_others(self, contract: From, project: Path, app: str, told: str) -> None:
+        text = f'[tool.celery-health]\napp = "{app}"\ndeadlin = 5'
+        with pytest.raises(ContractError) as caught:
+            contract(text, app_path=[str(project / "src")])
+
+        assert caught.value.problems == [
+            f'pyproject.toml:2: [tool.celery-health] app is "{app}", {told}',
+            self.OTHER,
+        ]
+
+    @pytest.mark.parametrize(
+        "app",
+        ["shop", "shop:app", "shop.app", "shop.celery:app", "shop.celery.app", "flat:create_app()", "json:x"],
+    )
+    def test_what_is_there_is_not_imported(self, contract: From, project: Path, app: str) -> None:
+        text = f'[tool.celery-health]\napp = "{app}"\ndeadlin = 5'
+        with pytest.raises(ContractError) as caught:
+            contract(text, app_path=[str(project / "src")])
+
+        assert caught.value.problems == [self.OTHER]
+
+    def test_it_is_not_looked_for_where_the_code_may_not_be(self, contract: From) -> None:
+        assert mistakes(contract, '[tool.celery-health]\napp = "shpo"\ndeadlin = 5') == [self.OTHER]
+
+
 def test_all_at_once_in_the_order_of_the_file(contract: From) -> None:
     text = """\
         [tool.celery-health]
@@ -533,7 +611,7 @@ def test_all_at_once_in_the_order_of_the_file(contract: From) -> None:
                 "ready_below is 0, which no queue can meet",
                 "consumers_at_least is -1",
                 "moves_within is 0",
-                "oldest_unacked_below: 'visibilty_timeout' is not a duration",
+                'oldest_unacked_below is "visibilty_timeout"',
             ],
         ),
         (

@@ -82,7 +82,7 @@ def test_fits(value: Any, wanted: Any, got: Any) -> None:
         (
             {"below": "1", "bleow": 2},
             Limit,
-            ["k.queue is missing", 'k.below is "1", text; wanted a whole number: write 1 without quotes', "k.bleow is not a key of it"],
+            ["k.queue is missing", 'k.below is "1", text; wanted a whole number: write 1 without quotes', "k.bleow is not a key of it; did you mean below?"],
         ),
         ("soon", timedelta, ["k is no duration: 'soon' is not a duration; write seconds or '90s', '2min', '1h30min'"]),
         (datetime(2026, 1, 1), date, ["k is 2026-01-01 00:00:00, a date and time; wanted a date: write 2026-01-01 without a time"]),

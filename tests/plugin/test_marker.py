@@ -96,7 +96,10 @@ def test_what_is_no_check_is_refused(project: Project, argument: str) -> None:
     result.stderr.fnmatch_lines(["*celery_health*" + ("Says(...)*" if argument == "Says" else "'billing'*")])
 
 
-def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project) -> None:
+@pytest.mark.parametrize(
+    "args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "xdist"]
+)
+def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project, args: tuple[str, ...]) -> None:
     project.pytester.makepyfile(
         """
         import pytest
@@ -110,12 +113,12 @@ def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project) -> Non
         def test_three(): pass
         """
     )
-    result = project.run()
+    result = project.run(*args)
     assert result.ret == 4
     takes = "*: @pytest.mark.celery_health takes checks, not"
-    told = [line for line in result.stderr.lines if "takes checks" in line]
-    assert len(told) == 2
-    result.stderr.fnmatch_lines([f"{takes} at_least=2: *", f"{takes} 'billing', 5: *"])
+    told = result.stdout if args else result.stderr
+    assert sum("takes checks" in line for line in told.lines) == 2
+    told.fnmatch_lines([f"{takes} at_least=2: *", f"{takes} 'billing', 5: *"])
 
 
 def test_markers_of_class_and_module_add_up(project: Project) -> None:

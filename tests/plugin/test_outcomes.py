@@ -320,23 +320,6 @@ def test_an_option_without_a_health_run_is_an_error(project: Project, option: st
     result.stderr.fnmatch_lines([f"*--celery-health-{option.split('=')[0]} needs --celery-health*"])
 
 
-def test_a_hook_that_no_child_can_import_is_an_error(project: Project) -> None:
-    project.contract(HEALTHY)
-    project.pytester.makeconftest(
-        "class Apps:\n    def pytest_celery_health_app(self, target): return 'shop:app'\n"
-        "def pytest_addoption(parser, pluginmanager): pluginmanager.register(Apps())"
-    )
-    result = project.run()
-    assert result.ret == 4
-    result.stderr.fnmatch_lines(
-        [
-            "ERROR: the hook pytest_celery_health_app is Apps.pytest_celery_health_app, which no child"
-            " process can import: make it a function of a module,"
-            " at the top level of a conftest.py or of a plugin"
-        ]
-    )
-
-
 def test_an_undeclared_target_names_the_declared(project: Project) -> None:
     result = project.run("--celery-health-target=prod")
     assert result.ret == 4

@@ -133,7 +133,7 @@ def test_a_hook_makes_the_app_of_its_target(project: Write, tmp_path: Path) -> N
             return Celery(f"for_{target}")
     """
     hook = f"{tmp_path / 'conftest.py'}:pytest_celery_health_app"
-    spec = project("", {"conftest.py": conftest}, hook=hook, target="staging")
+    spec = project("", {"conftest.py": conftest}, hooks=(hook,), target="staging")
     assert describe(spec, timeout=10).name == "for_staging"
 
 
@@ -145,12 +145,25 @@ def test_a_hook_names_the_app_and_may_live_in_a_package(project: Write, tmp_path
         "tests/conftest.py": "from .names import NAME\ndef pytest_celery_health_app():\n    return NAME\n",
     }
     hook = f"{tmp_path / 'tests/conftest.py'}:pytest_celery_health_app"
-    assert describe(project("", files, hook=hook), timeout=10).name == "shop"
+    assert describe(project("", files, hooks=(hook,)), timeout=10).name == "shop"
+
+
+def test_the_first_hook_that_says_it_wins_then_the_contract(project: Write, tmp_path: Path) -> None:
+    said = "def pytest_celery_health_app(target): return {!r} if target == 'staging' else None\n"
+    files = {**PACKAGE, "near/conftest.py": said.format(None), "conftest.py": said.format("shop")}
+    files["other.py"] = "from celery import Celery\napp = Celery('other')\n"
+    hooks = tuple(
+        f"{tmp_path / name}:pytest_celery_health_app" for name in ("near/conftest.py", "conftest.py")
+    )
+    assert describe(project("other", files, hooks=hooks, target="staging"), timeout=10).name == "shop"
+    assert describe(project("other", {}, hooks=hooks), timeout=10).name == "other"
+    told = f"{hooks[0]} and {hooks[1]} returned None for the target 'sandbox', not an app"
+    assert _failure(project("", {}, hooks=hooks)).endswith(told)
 
 
 def test_a_hook_that_wants_what_a_child_does_not_have(project: Write, tmp_path: Path) -> None:
     hook = f"{tmp_path / 'conftest.py'}:pytest_celery_health_app"
-    spec = project("", {"conftest.py": "def pytest_celery_health_app(config): ..."}, hook=hook)
+    spec = project("", {"conftest.py": "def pytest_celery_health_app(config): ..."}, hooks=(hook,))
     assert _failure(spec).endswith("takes config; a child process can tell it only target")
 
 

@@ -74,7 +74,7 @@ def _work(what: str, job: dict[str, Any]) -> str:
     if ":" in what:  # one of ours, which loads the app itself
         return values.dump({"value": attribute(what)(job)})
 
-    app = load(job["app"], hook=job["hook"], target=job["target"])
+    app = load(job["app"], hooks=job["hooks"], target=job["target"])
     if what == "describe":
         from pytest_celery_health.project.child.describe import describe
 

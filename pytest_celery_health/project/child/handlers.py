@@ -44,8 +44,8 @@ def start(job: dict[str, Any]) -> tuple[Celery, Any, list[Connect]]:
     calls: list[Connect] = []
     _watch(calls)
     sys.argv = ["celery", "worker"]  # some code asks it what it is run by
-    app = load(job["app"], hook=job["hook"], target=job["target"])
-    job["doing"] = f"a worker of {job['hook'] or job['app']}"
+    app = load(job["app"], hooks=job["hooks"], target=job["target"])
+    job["doing"] = f"a worker of {job['said_by']}"
     worker = _as_worker(app)
     gc.collect()
     return app, worker, [call for call in calls if not call.repeats]

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,18 +27,26 @@ class LoadError(Exception):
 
 
 def load(
-    app: str, *, hook: str = "", target: str = "", found_is: Callable[[Celery], None] | None = None
+    app: str,
+    *,
+    hooks: Sequence[str] = (),
+    target: str = "",
+    found_is: Callable[[Celery], None] | None = None,
 ) -> Celery:
     """The app with all its task modules imported, finalized, current and the default.
 
-    `app` is a name of Celery's -A grammar or a factory "package.module:create_app()"; `hook`
-    ("FILE:FUNCTION", told `target`) wins over it. In the sandbox (CELERY_HEALTH_SANDBOX=1) the app is
-    pointed at CELERY_BROKER_URL and CELERY_RESULT_BACKEND, whatever its code says; `found_is` is told the app
-    before.
+    `app` is a name of Celery's -A grammar or a factory "package.module:create_app()"; the first of `hooks`
+    ("FILE:FUNCTION", told `target`) that does not return None wins over it. In the sandbox
+    (CELERY_HEALTH_SANDBOX=1) the app is pointed at CELERY_BROKER_URL and CELERY_RESULT_BACKEND, whatever its
+    code says; `found_is` is told the app before.
 
     Raises LoadError, and whatever the user's code raises.
     """
-    found = as_app(_call_hook(hook, target), hook) if hook else find(app)
+    found = _hooked(hooks, target)
+    if found is None:
+        if hooks and not app:
+            raise LoadError(f"{' and '.join(hooks)} returned None for the target {target!r}, not an app")
+        found = find(app)
     found.set_current()
     found.set_default()
     if found_is is not None:
@@ -164,6 +172,14 @@ def as_app(found: Any, name: str) -> Celery:
     raise LoadError(f"{name} is {what}, not a Celery app")
 
 
+def _hooked(hooks: Sequence[str], target: str) -> Celery | None:
+    for hook in hooks:
+        found = _call_hook(hook, target)
+        if found is not None:
+            return as_app(found, hook)
+    return None
+
+
 def _call_hook(hook: str, target: str) -> Any:
     file, _, name = hook.rpartition(":")
     module = _import_file(Path(file))
@@ -178,10 +194,7 @@ def _call_hook(hook: str, target: str) -> Any:
     unknown = [parameter for parameter in wanted if parameter != "target"]
     if unknown:
         raise LoadError(f"{hook} takes {', '.join(unknown)}; a child process can tell it only target")
-    found = function(target) if wanted else function()
-    if found is None:
-        raise LoadError(f"{hook} returned None for the target {target!r}, not an app")
-    return found
+    return function(target) if wanted else function()
 
 
 def _import_file(file: Path) -> ModuleType:

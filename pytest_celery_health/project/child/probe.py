@@ -36,7 +36,7 @@ _LONGEST = 300
 
 def probe(job: dict[str, Any]) -> None:
     """Serve sessions in which a health check can be called. Raises whatever the user's code raises."""
-    app = load(job["app"], hook=job["hook"], target=job["target"])
+    app = load(job["app"], hooks=job["hooks"], target=job["target"])
     set_up_django()
     import_clients(app)
     described = describe(app, job["app"])

@@ -26,7 +26,7 @@ def publisher(job: dict[str, Any]) -> None:
     """
     own: list[str] = []
     app = load(
-        job["app"], hook=job["hook"], target=job["target"], found_is=lambda it: own.append(_backend(it))
+        job["app"], hooks=job["hooks"], target=job["target"], found_is=lambda it: own.append(_backend(it))
     )
     set_up_django()
     if own == ["none"]:

@@ -12,7 +12,7 @@ from typing import Any
 
 def tell(error: BaseException, job: dict[str, Any]) -> str:
     """The evidence in one line, then where in the user's code."""
-    doing = job.get("doing") or f"{job.get('loads') or job['hook'] or job['app']} failed to load"
+    doing = job.get("doing") or f"{job.get('loads') or job['said_by']} failed to load"
     said = " ".join(str(error).split())
     if type(error).__name__ != "LoadError":
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__

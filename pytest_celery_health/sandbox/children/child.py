@@ -61,7 +61,7 @@ class Task:
         self._keep_shared_memory()
         sys.argv = ["celery", *argv]
         try:
-            app = load(self.asked["app"], hook=self.asked["hook"], target=self.asked["target"])
+            app = load(self.asked["app"], hooks=self.asked["hooks"], target=self.asked["target"])
         except LoadError as error:
             self.fail(str(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own modules
