@@ -34,7 +34,8 @@ from pytest_celery_health.contract.words import app_complaint, blame, name_compl
 from pytest_celery_health.durations import Duration, seconds
 from pytest_celery_health.masking import mask, secrets_in
 from pytest_celery_health.sandbox.brokers import NAMES
-from pytest_celery_health.sandbox.spec import SandboxSpec
+from pytest_celery_health.sandbox.seal import endpoint_complaint
+from pytest_celery_health.sandbox.spec import POOLS, SandboxSpec
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -193,6 +194,12 @@ class _Reader:
                 " leave it out, or write workers = 0 and no beat",
                 "broker",
             )
+        if (pool := done.get("pool")) and pool not in POOLS:
+            near = did_you_mean(pool, POOLS) or f"; pools: {', '.join(POOLS)}"
+            self._complain(("sandbox",), f'pool is "{pool}", which Celery does not have{near}', "pool")
+        for endpoint in done.get("allow", ()):
+            if complaint := endpoint_complaint(endpoint):
+                self._complain(("sandbox",), f"allow: {complaint}", "allow")
         for key in ("workers", "concurrency"):
             least = 0 if key == "workers" else 1
             if key in done and done[key] < least:

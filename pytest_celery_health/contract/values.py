@@ -74,7 +74,8 @@ def did_you_mean(word: str, known: Collection[str], *, quoted: bool = False) -> 
     """ "; did you mean billing?", or "" if nothing is near."""
     # Case-insensitively, as "Warn" is nearer to "warn" than difflib thinks.
     by_lower = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    begun = [name for name in by_lower if len(word) > 2 and name.startswith(word.lower())]
+    near = begun[:1] or get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     if not near:
         return ""
     name = by_lower[near[0]]

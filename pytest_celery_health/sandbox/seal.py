@@ -46,6 +46,21 @@ class Refusal:
     pid: int
 
 
+def endpoint_complaint(endpoint: str) -> str:
+    """Why `endpoint` is no "host:port" or "host:*", or ""."""
+    host, _, port = endpoint.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not bare or (":" in bare and bare == host):
+        why = "is not an endpoint"
+    elif port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
+        why = "has no port"
+    elif any(sign in bare for sign in "*?/@ "):
+        why = "does not name one host"
+    else:
+        return ""
+    return f"{endpoint!r} {why}; write host:port, such as 'localhost:5432'"
+
+
 @dataclass(frozen=True)
 class Seal:
     """What a sealed process may reach. Unix sockets always; listening is free.
@@ -61,17 +76,8 @@ class Seal:
 
     def __post_init__(self) -> None:
         for endpoint in self.allow:
-            host, _, port = endpoint.rpartition(":")
-            bare = host.removeprefix("[").removesuffix("]")
-            if not bare or (":" in bare and bare == host):
-                why = "is not an endpoint"
-            elif port != "*" and not (port.isdecimal() and 0 < int(port) < 65536):
-                why = "has no port"
-            elif any(sign in bare for sign in "*?/@ "):
-                why = "does not name one host"
-            else:
-                continue
-            raise ValueError(f"{endpoint!r} {why}; write host:port, such as 'localhost:5432'")
+            if complaint := endpoint_complaint(endpoint):
+                raise ValueError(complaint)
 
     def environ(self, base: Mapping[str, str], *, role: str) -> dict[str, str]:
         """`base` with what seals a Python process and all that it starts. `role` is told with refusals."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: Celery's names of pools.
+POOLS = ("prefork", "threads", "solo", "gevent", "eventlet", "processes", "custom")
+
 
 @dataclass(frozen=True)
 class SandboxSpec:

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from pytest_celery_health.contract.model import Contract, ContractError
+from pytest_celery_health.checks import CHECKS
+from pytest_celery_health.contract.model import Contract, ContractError, TargetSpec
 from pytest_celery_health.contract.read import read
+from pytest_celery_health.contract.third_party import COMMON
+from pytest_celery_health.sandbox import SandboxSpec
 
 From = Callable[..., Contract]
 
@@ -167,6 +171,23 @@ MISTAKES = {
         APP + '[tool.celery-health.sandbox]\nbroker = "valky"',
         'pyproject.toml:4: [tool.celery-health.sandbox] broker is "valky", which the sandbox does not have;'
         " did you mean valkey?",
+    ),
+    "sandbox: the beginning of a broker's name": (
+        APP + '[tool.celery-health.sandbox]\nbroker = "redis"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] broker is "redis", which the sandbox does not have;'
+        " did you mean redis-server?",
+    ),
+    "sandbox: unknown pool": (
+        APP + '[tool.celery-health.sandbox]\npool = "preforks"',
+        'pyproject.toml:4: [tool.celery-health.sandbox] pool is "preforks", which Celery does not have;'
+        " did you mean prefork?",
+    ),
+    "sandbox: what may be reached is no endpoint": (
+        APP + '[tool.celery-health.sandbox]\nallow = ["localhost", "db:pg", "db:5432"]',
+        "pyproject.toml:4: [tool.celery-health.sandbox] allow: 'localhost' is not an endpoint; write host:port,"
+        " such as 'localhost:5432'",
+        "pyproject.toml:4: [tool.celery-health.sandbox] allow: 'db:pg' has no port; write host:port, such as"
+        " 'localhost:5432'",
     ),
     "sandbox: a broker that workers cannot reach": (
         APP + '[tool.celery-health.sandbox]\nbroker = "memory"',
@@ -683,6 +704,37 @@ def test_no_password_is_echoed(contract: From, text: str) -> None:
 
     assert "hunter2" not in told
     assert "ter2" not in told
+
+
+TABLES = {
+    "": ("app", "env", "deadline", "sandbox", "target", "check"),
+    "sandbox": [field.name for field in fields(SandboxSpec)],
+    "target.stg": [field.name for field in fields(TargetSpec) if field.name != "name"],
+    **{
+        f"check.{use}": [*(COMMON - {"use"}), *(field.name for field in fields(cls) if field.init)]
+        for use, cls in CHECKS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("misspell", [lambda key: key + key[-1], lambda key: key[:-2] + key[-1]])
+def test_each_key_of_each_table_is_meant_by_its_misspelling(
+    contract: From, table: str, misspell: Callable[[str], str]
+) -> None:
+    wrong = {misspell(key): key for key in TABLES[table] if len(key) > 3 or misspell(key) > key}
+    kind, _, use = table.partition(".")
+    head = f'use = "{use}"\n' if kind == "check" else ""
+    text = f"[tool.celery-health{'.' if table else ''}{table}]\n{head}" + "".join(
+        f"{key} = 1\n" for key in wrong
+    )
+
+    told = mistakes(contract, text)
+    assert [
+        key
+        for word, key in wrong.items()
+        if not any(f"{word} is not" in line and f"mean {key}?" in line for line in told)
+    ] == []
 
 
 class TestFile:
