@@ -138,7 +138,7 @@ def _mistakes(handler: Handler, handlers: Handlers) -> Iterator[Finding]:
         return
     if handler.state == "collected":
         remedy = "keep its object" if handler.kind in ("method", "object") else "define it at module level"
-        seen = f"is connected weakly to {signal} and was collected {at}"
+        seen = f"was collected, as it is connected weakly to {signal} {at}"
         yield Finding(False, subject, seen, "connected", f"connect it with weak=False, or {remedy}")
     if handler.state == "shadowed":
         uid = f'its dispatch_uid "{handler.dispatch_uid}" is' if handler.dispatch_uid else "its identity is"
@@ -149,7 +149,7 @@ def _mistakes(handler: Handler, handlers: Handlers) -> Iterator[Finding]:
         if handler.sender_kind not in can:
             told = handler.sender_kind in ("object", "function")
             whom = handler.sender if told else f"{handler.sender}, {_a(handler.sender_kind)},"
-            seen = f"is connected to {signal} for {whom} which never sends it {at}"
+            seen = f"is never called: connected to {signal} for {whom} which never sends it {at}"
             wanted = _WANTED_SENDER.get(sent.sender, f"no sender, as the {sent.sender} sends it")
             yield Finding(False, subject, seen, wanted)
     if handler.kind in ("async def", "generator"):
@@ -166,7 +166,7 @@ def _mistakes(handler: Handler, handlers: Handlers) -> Iterator[Finding]:
             seen = f"needs {listed(never)}, which {signal} never sends {at}"
             yield Finding(False, subject, seen, listed(["sender", *sent.by(handlers.version)], "or"))
     if handler.retry:
-        seen = f"is connected to {signal} with retry=True {at}"
+        seen = f"has retry=True, connected to {signal} {at}"
         hint = "while it fails it is called again and again, and nothing else runs there"
         yield Finding(False, subject, seen, "retry=False", hint)
 
@@ -181,11 +181,11 @@ def _twice(handlers: Sequence[Handler]) -> Iterator[Finding]:
         subject = other.name.partition(":")[2]
         modules = one.name.partition(":")[0], other.name.partition(":")[0]
         if modules[0] != modules[1]:
-            seen = f"is connected to {one.signal} twice, as {one.name} and as {other.name} ({other.where})"
+            seen = f"is connected twice to {one.signal}, as {one.name} and as {other.name} ({other.where})"
             yield Finding(False, subject, seen, "once", "import its module by one name only")
         else:
             whom = " and ".join(f"for {each.sender or 'any sender'} at {each.where}" for each in (one, other))
-            yield Finding(False, subject, f"is connected to {one.signal} twice: {whom}", "once")
+            yield Finding(False, subject, f"is connected twice to {one.signal}: {whom}", "once")
 
 
 def _is_name(name: str) -> bool:

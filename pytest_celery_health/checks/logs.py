@@ -227,20 +227,21 @@ def _hijacked(logs: Logs) -> Iterator[_Mistake]:
         away = (
             "loses its place to Celery's own" if each.stock else "is taken away when a worker sets up logging"
         )
-        seen = f"{away}, from {listed(each.loggers)}, and gets no record"
+        subject, about = _handler(each.name, each.kind, each.target)
+        seen = f"{away}, from {listed(each.loggers)}, and gets no record{about}"
         hint = "connect a handler to setup_logging, or set worker_hijack_root_logger = False"
         names = [each.name, *each.loggers]
-        yield "hijacked", names, Finding(False, each.title, seen, "its records", hint, warning=each.stock)
+        yield "hijacked", names, Finding(False, subject, seen, "its records", hint, warning=each.stock)
         if each.error:
-            seen = f"could not write a record from outside of tasks either: {each.error}"
+            seen = f"fails with {each.error} for a record from outside of tasks, too{about}"
             yield (
                 "format",
                 names,
-                Finding(False, each.title, seen, "a line for every record", _remedy(each.error)),
+                Finding(False, subject, seen, "a line for every record", _remedy(each.error)),
             )
         if each.rotates and several:
-            seen = "would be rotated by every process of the pool"
-            yield "rotation", names, Finding(False, each.title, seen, *_ONE_ROTATES)
+            seen = f"would be rotated by every process of the pool{about}"
+            yield "rotation", names, Finding(False, subject, seen, *_ONE_ROTATES)
 
 
 _ONE_ROTATES = (
@@ -250,21 +251,20 @@ _ONE_ROTATES = (
 
 
 def _unwritten(logs: Logs) -> Iterator[_Mistake]:
-    failed: dict[tuple[str, str], list[tuple[LogLine, Delivery]]] = {}
+    failed: dict[tuple[str, str, str], list[tuple[LogLine, Delivery]]] = {}
     for line in logs.lines:
         for each in line.deliveries:
             if each.error:
-                failed.setdefault((each.title, each.error), []).append((line, each))
-    titles = {(each.name, each.target): each.title for each in logs.handlers}
-    for (title, error), pairs in failed.items():
+                failed.setdefault((each.handler, each.target, each.error), []).append((line, each))
+    kinds = {(each.name, each.target): each.kind for each in logs.handlers}
+    for (name, target, error), pairs in failed.items():
         lines = [line for line, _ in pairs]
         loggers = list(dict.fromkeys(line.logger for line in lines))
-        delivery = pairs[0][1]
         silent = "" if any(each.told for _, each in pairs) else ", and nothing tells of it"
-        seen = f"cannot write records of {first_names(loggers, 3)}{_where(lines)}: {error}{silent}"
-        title = titles.get((delivery.handler, delivery.target), title)
-        finding = Finding(False, title, seen, "a line for every record", _remedy(error))
-        yield "format", [delivery.handler, *loggers], finding
+        subject, about = _handler(name, kinds.get((name, target), ""), target)
+        seen = f"fails with {error} for records of {first_names(loggers, 3)}{_where(lines)}{silent}{about}"
+        finding = Finding(False, subject, seen, "a line for every record", _remedy(error))
+        yield "format", [name, *loggers], finding
 
 
 def _remedy(error: str) -> str:
@@ -296,7 +296,7 @@ def _rank(level: str) -> int:
 def _leaking(logs: Logs) -> Iterator[_Mistake]:
     leaking = [line for line in logs.lines if line.leaked]
     for logger in dict.fromkeys(line.logger for line in leaking):
-        seen = "holds, in the next task of the process, what the task before had bound"
+        seen = "keeps what a task had bound for the next task of its process"
         hint = "clear it in a handler of task_prerun: structlog.contextvars.clear_contextvars()"
         yield "leak", [logger], Finding(False, logger, seen, "a context of its own for each task", hint)
 
@@ -304,17 +304,18 @@ def _leaking(logs: Logs) -> Iterator[_Mistake]:
 def _shared(logs: Logs) -> Iterator[_Mistake]:
     for each in logs.handlers:
         if each.rotates and len(each.pids) > 1:
-            seen = f"is rotated by each of {len(each.pids)} processes that write to it"
-            yield "rotation", [each.name, *each.loggers], Finding(False, each.title, seen, *_ONE_ROTATES)
+            subject, about = _handler(each.name, each.kind, each.target)
+            seen = f"is rotated by each of {len(each.pids)} processes that write to it{about}"
+            yield "rotation", [each.name, *each.loggers], Finding(False, subject, seen, *_ONE_ROTATES)
 
 
 def _stuck(logs: Logs) -> Iterator[_Mistake]:
     for each in logs.handlers:
         if each.stuck:
             hint = "threads do not survive a fork: start its listener in a handler of worker_process_init"
-            finding = Finding(
-                False, each.title, f"keeps records: {each.stuck}", "a listener in each process", hint
-            )
+            subject, about = _handler(each.name, each.kind, each.target)
+            seen = f"keeps records: {each.stuck}{about}"
+            finding = Finding(False, subject, seen, "a listener in each process", hint)
             yield "queue", [each.name, *each.loggers], finding
 
 
@@ -327,9 +328,10 @@ def _coloured(logs: Logs) -> Iterator[_Mistake]:
             if key in files and key not in told and _ANSI.search(each.text):
                 told.add(key)
                 handler = files[key]
-                seen = "writes the escape codes of colours to a file"
+                subject, about = _handler(handler.name, handler.kind, handler.target)
+                seen = f"writes the escape codes of colours to a file{about}"
                 hint = f"give {handler.formatter} use_color=False" if handler.formatter in _COLOURING else ""
-                finding = Finding(False, handler.title, seen, "plain text", hint)
+                finding = Finding(False, subject, seen, "plain text", hint)
                 yield "escapes", [handler.name, *handler.loggers], finding
 
 
@@ -337,6 +339,12 @@ _COLOURING = ("ColorFormatter", "TaskFormatter")
 
 
 # Words, and what a record holds.
+
+
+def _handler(name: str, kind: str, target: str) -> tuple[str, str]:
+    """A log handler as a sentence begins and ends with it: "handler console", " (StreamHandler, stderr)"."""
+    about = ", ".join(filter(None, ("" if name == kind else kind, target)))
+    return (name if name == kind or not kind else f"handler {name}"), (f" ({about})" if about else "")
 
 
 def _where(lines: Sequence[LogLine]) -> str:

@@ -167,16 +167,16 @@ class MetricsScraped(Check):
             seen = f"counts no task that comes to {listed(counted.silent, 'or')}"
             yield Finding(False, metric, seen, "a count of each", hint)
         tasks = " and ".join(f"{count} tasks came to {end}" for end, count in counted.tasks.items())
-        was = f"was counted {_times(counted.wanted)} in {_by_process(counted)}" if counted.counts else ""
+        was = f"it was counted {_times(counted.wanted)} in {_by_process(counted)}" if counted.counts else ""
         if counted.no_scrape:
-            seen = f"{was}, and {counted.no_scrape}" if was else f"was not scraped: {counted.no_scrape}"
+            seen = f"was not scraped: {counted.no_scrape}" + (f", though {was}" if was else "")
             yield Finding(False, metric, seen, f"{wanted} in {place}", hint)
         elif counted.shown is None:
-            seen = f"{was} and is not in {place}" if was else f"is not in {place}, though {tasks}"
-            yield Finding(False, metric, seen, wanted, hint, figures=figures)
+            yield Finding(
+                False, metric, f"is not in {place}, though {was or tasks}", wanted, hint, figures=figures
+            )
         elif counted.shown < counted.wanted:
-            shown = f"shows {_number(counted.shown)} more in {place}"
-            seen = f"{was} and {shown}" if was else f"{shown} after {tasks}"
+            seen = f"shows {_number(counted.shown)} more in {place}, though {was or tasks}"
             yield Finding(False, metric, seen, wanted, hint, figures=figures)
         elif not counted.silent:
             yield Finding(True, metric, f"shows all {wanted} in {place}", figures=figures)
@@ -219,20 +219,22 @@ class MetricsScraped(Check):
             wrong = gauged.wrong(self.label, queue)
             full = gauged.step == FILLED
             wanted = str(messages if full else 0)
+            of = f" for {queue}" if queue else ""
+            when = f"with {plural(messages, 'message')} in {'it' if queue else 'all queues'}"
+            if not full:
+                when = f"after {'it was' if queue else 'all queues were'} drained"
             if wrong:
-                when = f"with {plural(messages, 'message')} in" if full else "after"
-                seen = f"shows {_numbers(gauged.values(self.label, queue))} {when} {queue or 'all queues'}"
-                seen += "" if full else f" {'was' if queue else 'were'} drained"
+                seen = f"shows {_numbers(gauged.values(self.label, queue))}{of} {when}"
                 notes = (self._why(gauged, queue, wrong), hint)
-                yield Finding(False, self._name(queue), seen, wanted, "; ".join(n for n in notes if n))
+                yield Finding(False, self.gauge, seen, wanted, "; ".join(n for n in notes if n))
             elif not gauged.values(self.label, queue):
                 shown_before = any(step.values(self.label, queue) for step in before)
                 if full:
-                    seen = f"is not in {self._place}, with {plural(messages, 'message')} in {queue}"
-                    yield Finding(False, self._name(queue), seen, wanted, hint, warning=not self.queues)
+                    seen = f"has no value{of} in {self._place}, {when}"
+                    yield Finding(False, self.gauge, seen, wanted, hint, warning=not self.queues)
                 elif shown_before:
-                    seen = f"is gone from {self._place} after {queue or 'all queues'} was drained"
-                    yield Finding(False, self._name(queue), seen, wanted, hint, warning=True)
+                    seen = f"has no value{of} any more in {self._place} {when}"
+                    yield Finding(False, self.gauge, seen, wanted, hint, warning=True)
 
     def _nowhere(self, gauged: Gauged, hint: str) -> Finding:
         queues = [queue for queue in gauged.messages if queue]
@@ -240,10 +242,10 @@ class MetricsScraped(Check):
         most = max(gauged.messages.values())
         if gauged.shown:
             labels = sorted({name for sample in gauged.shown for name in sample.labels})
-            seen = f"is in {self._place} without a value of {self.label} for {first_names(queues)}"
+            seen = f"has no value of {self.label} for {first_names(queues)} in {self._place}"
             seen += f", with the labels {listed(labels)}" if labels else ", and has no label"
         elif gauged.set_in:
-            seen = f"was set in {_processes(gauged.set_in)} and is not in {self._place}"
+            seen = f"is not in {self._place}, though it was set in {_processes(gauged.set_in)}"
         elif self.collector:
             seen = (
                 f"is not in {self._place} after a run of {self.collector}, which was seen to set it nowhere"
@@ -268,10 +270,11 @@ class MetricsScraped(Check):
             if not wrong:
                 continue
             same = bool(before) and wrong == before[-1].values(self.label, queue)
-            seen = f"{'still ' if same else ''}shows {_numbers(wrong)} with the broker gone"
+            of = f" for {queue}" if queue else ""
+            seen = f"{'still ' if same else ''}shows {_numbers(wrong)}{of} with the broker gone"
             told = f"{self.freshness} does not tell" if self.freshness else ""
             wanted = "NaN, nothing, or a metric `freshness` that tells it"
-            yield Finding(False, self._name(queue), seen, wanted, "; ".join(n for n in (told, ran) if n))
+            yield Finding(False, self.gauge, seen, wanted, "; ".join(n for n in (told, ran) if n))
 
     def _tells(self, gauged: Gauged, before: Sequence[Gauged]) -> bool:
         """Whether the metric `freshness` moves without a broker and did not with one, or the reverse."""

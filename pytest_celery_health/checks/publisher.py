@@ -160,17 +160,16 @@ class PublisherEnds(Check):
             came = each.arrived.get(task, 0)
             name = task or "a message"
             if came > usual:
-                seen = f"published {name} {plural(came, 'time')} {when}"
+                seen = f"published {plural(came, 'message')}{f' of {task}' if task else ''} {when}"
                 hint = "what it sends again has been taken, too: retry=False"
                 wanted = plural(usual, "message")
                 yield "twice", Finding(False, self._name, seen, wanted, hint, warning=self.idempotent)
             elif each.ended == "returned" and came < usual:
-                seen = f"returned {when}, and {name} never arrives"
-                if usual > 1:
-                    seen += f" ({came} of {usual})"
+                arrive = f"{came} of {usual} messages arrive" if usual > 1 else "no message arrives"
+                seen = f"loses {name}: it returned {when}, and {arrive}"
                 yield "lost", Finding(False, self._name, seen, "its message, or an error")
             elif each.ended in ("raised", "refused") and came and not self.idempotent:
-                seen = f"{_said(each)} {when}, and {name} arrives all the same"
+                seen = f"sends {name}, though it {_said(each)} {when}"
                 hint = "who tries again publishes twice: idempotent = true, if the task may run twice"
                 yield "unsure", Finding(False, self._name, seen, hint=hint, warning=True)
 

@@ -186,10 +186,9 @@ class QueueDepth(Check):
         many = isinstance(unacked.count, int) and unacked.count > 1
         return Finding(
             unacked.oldest < bound,
-            f"the oldest of {unacked.count:,} unacknowledged messages"
-            if many
-            else "the unacknowledged message",
-            f"is {spell(unacked.oldest)} old",
+            "a message",
+            f"is {spell(unacked.oldest)} old and unacknowledged"
+            + (f", the oldest of {unacked.count:,}" if many else ""),
             f"below {spell(bound)}",
             "of the whole Redis database; past visibility_timeout it is delivered again",
             {"unacked.oldest": unacked.oldest},

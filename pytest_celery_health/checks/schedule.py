@@ -54,7 +54,8 @@ class ScheduleRuns(Check):
                 yield Finding(False, subject, "names no task", "a task")
                 continue
             if not entry.registered:
-                yield Finding(False, subject, f"sends {entry.task}, which the app does not have", "a task")
+                sends = f"is no task of the app, and {subject} sends it"
+                yield Finding(False, entry.task, sends, "a task that it has")
                 continue
             if entry.problem:
                 yield Finding(
@@ -71,11 +72,9 @@ class ScheduleRuns(Check):
             consumers = workers if isinstance(workers, Unseen) else workers.consuming(entry.queue)
             if isinstance(consumers, Unseen):
                 yield Finding.unseen(subject, consumers)
+            elif consumers:
+                sends = f"sends {entry.task} to {entry.queue}, consumed by {consumers[0]}"
+                yield Finding(True, subject, sends, "a consumed queue")
             else:
-                yield Finding(
-                    bool(consumers),
-                    subject,
-                    f"sends {entry.task} to {entry.queue}, "
-                    + (f"consumed by {consumers[0]}" if consumers else "which no worker consumes"),
-                    "a consumed queue",
-                )
+                sends = f"is consumed by no worker, and {subject} sends {entry.task} to it"
+                yield Finding(False, entry.queue, sends, "a consumer")

@@ -180,8 +180,8 @@ class WorkersAnswer(Check):
         if missing:
             yield Finding(
                 False,
-                first_names(missing, 3),
-                f"{'is' if len(missing) == 1 else 'are'} registered on no worker",
+                "no worker",
+                f"has {first_names(missing, 3)} registered",
                 "every task on some worker" if self.tasks == "all" else "on some worker",
                 "does the worker import the module (imports, include, autodiscover_tasks)?",
                 figures,

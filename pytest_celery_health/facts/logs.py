@@ -96,13 +96,6 @@ class LogHandler:
     stuck: str = ""
     error: str = ""
 
-    @property
-    def title(self) -> str:
-        """ "celery (RotatingFileHandler, tasks.log)"."""
-        kind = "" if self.name == self.kind else self.kind
-        about = ", ".join(filter(None, (kind, self.target)))
-        return f"{self.name} ({about})" if about else self.name
-
 
 @dataclass(frozen=True, slots=True)
 class Logs:

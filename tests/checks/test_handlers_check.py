@@ -36,12 +36,12 @@ def test_connected_handlers():
     [
         (
             alert(state="collected"),
-            "alert is connected weakly to task_failure and was collected (shop/signals.py:12); "
+            "alert was collected, as it is connected weakly to task_failure (shop/signals.py:12); "
             "wanted connected (connect it with weak=False, or define it at module level)",
         ),
         (
             alert(state="collected", kind="method", name="shop.signals:Alerts.send"),
-            "Alerts.send is connected weakly to task_failure and was collected (shop/signals.py:12); "
+            "Alerts.send was collected, as it is connected weakly to task_failure (shop/signals.py:12); "
             "wanted connected (connect it with weak=False, or keep its object)",
         ),
         (
@@ -56,27 +56,30 @@ def test_connected_handlers():
         ),
         (
             alert(sender='"shop.charge"', sender_kind="text"),
-            'alert is connected to task_failure for "shop.charge", a text, which never sends it '
+            'alert is never called: connected to task_failure for "shop.charge", a text, which never'
+            " sends it "
             "(shop/signals.py:12); wanted the task itself",
         ),
         (
             alert("before_task_publish", sender="shop.charge", sender_kind="task"),
-            "alert is connected to before_task_publish for shop.charge, a task, which never sends it "
+            "alert is never called: connected to before_task_publish for shop.charge, a task, which"
+            " never sends it "
             "(shop/signals.py:12); wanted the task's name",
         ),
         (
             alert("worker_ready", sender='"w1@host"', sender_kind="text"),
-            'alert is connected to worker_ready for "w1@host", a text, which never sends it '
+            'alert is never called: connected to worker_ready for "w1@host", a text, which never sends it '
             "(shop/signals.py:12); wanted no sender, as the consumer sends it",
         ),
         (
             alert("setup_logging", sender="shop", sender_kind="app"),
-            "alert is connected to setup_logging for shop, an app, which never sends it "
+            "alert is never called: connected to setup_logging for shop, an app, which never sends it "
             "(shop/signals.py:12); wanted no sender, as Celery names none",
         ),
         (
             alert(sender="shop.charge", sender_kind="another app's task"),
-            "alert is connected to task_failure for shop.charge, another app's task, which never sends it "
+            "alert is never called: connected to task_failure for shop.charge, another app's task,"
+            " which never sends it "
             "(shop/signals.py:12); wanted the task itself",
         ),
         (
@@ -105,7 +108,7 @@ def test_connected_handlers():
         ),
         (
             alert(retry=True, weak=False),
-            "alert is connected to task_failure with retry=True (shop/signals.py:12); wanted retry=False "
+            "alert has retry=True, connected to task_failure (shop/signals.py:12); wanted retry=False "
             "(while it fails it is called again and again, and nothing else runs there)",
         ),
     ],
@@ -169,7 +172,7 @@ def test_expected_handler_that_is_not_there(others, modules, message):
 def test_expected_handler_that_is_there_and_broken_is_told_once():
     found = verdict(alert(state="collected"), check=HandlersConnected(expected=(f"task_failure:{ALERT}",)))
     assert [finding.seen for finding in found.bad] == [
-        "is connected weakly to task_failure and was collected (shop/signals.py:12)"
+        "was collected, as it is connected weakly to task_failure (shop/signals.py:12)"
     ]
 
 
@@ -179,19 +182,19 @@ def test_expected_handler_that_is_there_and_broken_is_told_once():
         (
             alert(code=1),
             alert(code=1, name="signals:alert", where="signals.py:12"),
-            "alert is connected to task_failure twice, as shop.signals:alert and as signals:alert "
+            "alert is connected twice to task_failure, as shop.signals:alert and as signals:alert "
             "(signals.py:12); wanted once (import its module by one name only)",
         ),
         (
             alert(code=1),
             alert(code=1, where="shop/app.py:3", sender="shop.charge", sender_kind="task"),
-            "alert is connected to task_failure twice: for any sender at shop/signals.py:12 "
+            "alert is connected twice to task_failure: for any sender at shop/signals.py:12 "
             "and for shop.charge at shop/app.py:3; wanted once",
         ),
         (
             alert(code=1, dispatch_uid="a"),
             alert(code=1, dispatch_uid="b", where="shop/app.py:3"),
-            "alert is connected to task_failure twice: for any sender at shop/signals.py:12 "
+            "alert is connected twice to task_failure: for any sender at shop/signals.py:12 "
             "and for any sender at shop/app.py:3; wanted once",
         ),
     ],

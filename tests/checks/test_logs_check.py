@@ -112,12 +112,12 @@ def test_a_record_that_cannot_be_written():
     found = verdict(line(FAILED, task_id=""))
     (told,) = found.bad
     assert told.line() == (
-        "console (StreamHandler, stderr) cannot write records of shop outside of tasks:"
-        " KeyError: 'task_name'; wanted a line for every record"
+        "handler console fails with KeyError: 'task_name' for records of shop outside of tasks"
+        " (StreamHandler, stderr); wanted a line for every record"
         " (celery.app.log.TaskFormatter has it for every record, in a task and out of one)"
     )
     silent = Delivery("console", "stderr", "ERROR", error="TypeError: no", told=False)
-    assert "TypeError: no, and nothing tells of it; wanted" in verdict(line(silent)).message()
+    assert ", and nothing tells of it (StreamHandler, stderr); wanted" in verdict(line(silent)).message()
     assert verdict(line(FAILED), allow=("format:console",)).healthy
 
 
@@ -127,12 +127,12 @@ def test_handlers_that_are_gone():
     )
     found = verdict(gone=[lost])
     assert [each.line() for each in found.bad] == [
-        "tasks (RotatingFileHandler, tasks.log) is taken away when a worker sets up logging, from celery,"
-        " and gets no record; wanted its records"
+        "handler tasks is taken away when a worker sets up logging, from celery, and gets no record"
+        " (RotatingFileHandler, tasks.log); wanted its records"
         " (connect a handler to setup_logging, or set worker_hijack_root_logger = False)",
-        "tasks (RotatingFileHandler, tasks.log) could not write a record from outside of tasks either:"
-        " KeyError: 'x'; wanted a line for every record",
-        "tasks (RotatingFileHandler, tasks.log) would be rotated by every process of the pool;"
+        "handler tasks fails with KeyError: 'x' for a record from outside of tasks, too"
+        " (RotatingFileHandler, tasks.log); wanted a line for every record",
+        "handler tasks would be rotated by every process of the pool (RotatingFileHandler, tasks.log);"
         " wanted one process that rotates it"
         " (who renames a file under others loses lines; use WatchedFileHandler and logrotate, or stderr)",
     ]
@@ -151,7 +151,8 @@ def test_a_file_that_several_processes_rotate(pids, rotates, healthy):
     assert found.healthy is healthy
     if not healthy:
         assert found.message().startswith(
-            "tasks (RotatingFileHandler, tasks.log) is rotated by each of 2 processes that write to it;"
+            "handler tasks is rotated by each of 2 processes that write to it (RotatingFileHandler,"
+            " tasks.log);"
         )
 
 
@@ -171,7 +172,8 @@ def test_colours(file, healthy):
     assert found.healthy is healthy
     if not healthy:
         assert found.message() == (
-            "tasks (FileHandler, tasks.log) writes the escape codes of colours to a file; wanted plain text"
+            "handler tasks writes the escape codes of colours to a file (FileHandler, tasks.log);"
+            " wanted plain text"
             " (give TaskFormatter use_color=False)"
         )
 
@@ -192,9 +194,7 @@ def test_a_level_that_changes():
 def test_what_the_task_before_has_left():
     found = verdict(line(TAKEN, leaked="the id id-0"), line(TAKEN, leaked="the id id-0"))
     (told,) = found.bad
-    assert told.line().startswith(
-        "shop holds, in the next task of the process, what the task before had bound;"
-    )
+    assert told.line().startswith("shop keeps what a task had bound for the next task of its process;")
     assert verdict(line(TAKEN, leaked="the id id-0"), allow=("leak:shop",)).healthy
 
 

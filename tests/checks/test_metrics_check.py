@@ -64,7 +64,7 @@ def test_what_is_counted_is_seen():
 )
 def test_what_is_counted_and_not_seen(scrape, place):
     assert counted(scrape).message() == (
-        f"{FAILED} was counted twice in 2 pool children and is not in {place}; wanted 2"
+        f"{FAILED} is not in {place}, though it was counted twice in 2 pool children; wanted 2"
     )
 
 
@@ -73,14 +73,14 @@ def test_what_is_counted_and_not_seen(scrape, place):
     [
         (
             {"shown": 1, "errors": ("a:serve on worker_process_init raised OSError: in use", "b", "c")},
-            "was counted twice in 2 pool children and shows 1 more in the scrape of the worker's main"
-            " process; wanted 2 (meanwhile a:serve on worker_process_init raised OSError: in use,"
+            "shows 1 more in the scrape of the worker's main process, though it was counted twice in 2 pool"
+            " children; wanted 2 (meanwhile a:serve on worker_process_init raised OSError: in use,"
             " and 2 other errors)",
         ),
         (
             {"shown": 2, "counts": (CHILD_1, MAIN)},
-            "was counted 3 times in 1 pool child and the main process and shows 2 more in the scrape of the"
-            " worker's main process; wanted 3",
+            "shows 2 more in the scrape of the worker's main process, though it was counted 3 times in 1 pool"
+            " child and the main process; wanted 3",
         ),
         (
             {"shown": None, "counts": ()},
@@ -88,12 +88,13 @@ def test_what_is_counted_and_not_seen(scrape, place):
         ),
         (
             {"shown": 0, "counts": ()},
-            "shows 0 more in the scrape of the worker's main process after 2 tasks came to raises; wanted 2",
+            "shows 0 more in the scrape of the worker's main process, though 2 tasks came to raises;"
+            " wanted 2",
         ),
         (
             {"no_scrape": "it answers HTTP 500"},
-            "was counted twice in 2 pool children, and it answers HTTP 500; wanted 2 in the scrape of the"
-            " worker's main process",
+            "was not scraped: it answers HTTP 500, though it was counted twice in 2 pool children;"
+            " wanted 2 in the scrape of the worker's main process",
         ),
         (
             {"no_scrape": "it answers HTTP 500", "counts": ()},
@@ -146,27 +147,24 @@ def test_a_gauge_that_follows_its_queue(gone):
     [
         (
             step(FILLED, 3, first={"default": 3}),
-            'depth{queue="default"} shows 3 with 10 messages in default; wanted 10'
+            "depth shows 3 for default with 10 messages in it; wanted 10"
             " (3 messages of them have the priority 0)",
         ),
         (
             step(FILLED, 7, set_in=("child",)),
-            'depth{queue="default"} shows 7 with 10 messages in default; wanted 10'
-            " (it was set in a pool child)",
+            "depth shows 7 for default with 10 messages in it; wanted 10 (it was set in a pool child)",
         ),
         (
             step(DRAINED, 10),
-            'depth{queue="default"} shows 10 after default was drained; wanted 0'
-            " (shop.measure did not set it)",
+            "depth shows 10 for default after it was drained; wanted 0 (shop.measure did not set it)",
         ),
         (
             step(DRAINED, 0, 10),
-            'depth{queue="default"} shows 10 and 0 after default was drained; wanted 0'
-            " (one value of each process)",
+            "depth shows 10 and 0 for default after it was drained; wanted 0 (one value of each process)",
         ),
         (
             step(FILLED, set_in=("child",)),
-            "depth was set in a pool child and is not in the scrape of the worker's main process;"
+            "depth is not in the scrape of the worker's main process, though it was set in a pool child;"
             " wanted 10, with as many messages in default",
         ),
         (
@@ -177,7 +175,7 @@ def test_a_gauge_that_follows_its_queue(gone):
         ),
         (
             step(FILLED, 10, queue="other"),
-            "depth is in the scrape of the worker's main process without a value of queue for default, with"
+            "depth has no value of queue for default in the scrape of the worker's main process, with"
             " the labels pid and queue; wanted 10, with as many messages in default",
         ),
         (
@@ -186,12 +184,12 @@ def test_a_gauge_that_follows_its_queue(gone):
         ),
         (
             step(BROKER_GONE, 0),
-            'depth{queue="default"} shows 0 with the broker gone; wanted NaN, nothing, or a metric'
+            "depth shows 0 for default with the broker gone; wanted NaN, nothing, or a metric"
             " `freshness` that tells it",
         ),
         (
             step(BROKER_GONE, 10, ended="raised OSError: gone"),
-            'depth{queue="default"} still shows 10 with the broker gone; wanted NaN, nothing, or a metric'
+            "depth still shows 10 for default with the broker gone; wanted NaN, nothing, or a metric"
             " `freshness` that tells it (shop.measure raised OSError: gone)",
         ),
     ],
@@ -216,8 +214,8 @@ def test_a_gauge_without_a_collector_or_a_label():
 def test_a_queue_that_the_gauge_does_not_know():
     two = Gauged(FILLED, {"default": 10, "late": 11}, (Sample({"queue": "default"}, 10),))
     line = (
-        'depth{queue="late"} is not in the scrape of the worker\'s main process,'
-        " with 11 messages in late; wanted 11"
+        "depth has no value for late in the scrape of the worker's main process,"
+        " with 11 messages in it; wanted 11"
     )
     assert [warning.line() for warning in gauged(two).warnings] == [line]
     assert gauged(two).healthy
@@ -228,7 +226,7 @@ def test_a_series_that_goes_with_its_queue_is_a_warning():
     found = gauged(FULL, step(DRAINED), GONE)
     assert found.healthy
     assert [warning.line() for warning in found.warnings] == [
-        'depth{queue="default"} is gone from the scrape of the worker\'s main process after default was'
+        "depth has no value for default any more in the scrape of the worker's main process after it was"
         " drained; wanted 0"
     ]
 

@@ -16,7 +16,7 @@ def verdict(*entries, check=None, workers=W1):
     [
         (
             Entry("nightly", "shop.gone", registered=False, queue="default"),
-            "entry nightly sends shop.gone, which the app does not have; wanted a task",
+            "shop.gone is no task of the app, and entry nightly sends it; wanted a task that it has",
         ),
         (Entry("nightly", "", registered=False), "entry nightly names no task; wanted a task"),
         (
@@ -35,7 +35,7 @@ def verdict(*entries, check=None, workers=W1):
         ),
         (
             Entry("nightly", "shop.report", queue="reports"),
-            "entry nightly sends shop.report to reports, which no worker consumes; wanted a consumed queue",
+            "reports is consumed by no worker, and entry nightly sends shop.report to it; wanted a consumer",
         ),
     ],
 )

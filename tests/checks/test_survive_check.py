@@ -67,7 +67,7 @@ def test_handlers_that_survive():
         (
             trial(Call("shop.charge", f"{SLACK} hangs", at_fault=SLACK, unbounded=(SLACK,))),
             "late",
-            f"posts to {SLACK} without a timeout for task_failure when {SLACK} hangs {AT}; "
+            f"posts without a timeout to {SLACK} for task_failure when {SLACK} hangs {AT}; "
             "wanted an end within 2 s (a server that hangs keeps it, and what it runs in, for ever)",
         ),
         (
@@ -111,7 +111,7 @@ def test_handlers_that_survive():
 def test_each_kind_of_mistake(found, kind, message):
     """It is told once for each handler, and can be accepted."""
     red = verdict(found)
-    assert (red.unhealthy, [each.line() for each in red.bad]) == (True, [f"{ALERT} {message}"])
+    assert (red.unhealthy, [each.line() for each in red.bad]) == (True, [f"alert {message}"])
     assert red.table[1][4] == kind
     assert verdict(found, allow=(f"{kind}:{ALERT}",)).healthy
     assert verdict(found, allow=(ALERT,)).healthy
@@ -143,7 +143,7 @@ def test_a_handler_of_no_task_is_a_warning():
     assert found.healthy
     assert found.message() == "1 handler survived 2 calls"
     assert [each.line() for each in found.warnings] == [
-        f"{ALERT} does nothing for any of the app's 2 tasks: shop/signals.py:14 never runs; "
+        "alert does nothing for any of the app's 2 tasks: shop/signals.py:14 never runs; "
         "wanted an effect for one (it would for one named charge)"
     ]
     assert found.table[1][3:5] == ("nothing seen", "(idle)")
@@ -165,7 +165,7 @@ def test_a_handler_of_no_task_is_a_warning():
         ),
         (
             Snapshot(Trials((trial(Call(error="raised OSError", doubt="db:5432 is not to be reached")),))),
-            f"{ALERT}: raised OSError for task_failure {AT}, and db:5432 is not to be reached",
+            f"alert: raised OSError for task_failure {AT}, and db:5432 is not to be reached",
         ),
     ],
 )
@@ -223,5 +223,5 @@ def test_an_error_with_a_payload_that_few_know_of_is_a_warning():
     assert found.healthy
     (warning,) = found.warnings
     assert warning.line() == (
-        f"{ALERT} raised TypeError: 'reason' for task_retry with no reason {AT}; wanted no error"
+        f"alert raised TypeError: 'reason' for task_retry with no reason {AT}; wanted no error"
     )

@@ -106,11 +106,11 @@ def test_tasks_by_name():
     w1, w2 = Worker("w1", tasks=frozenset({"a", "b"})), Worker("w2", tasks=frozenset({"c"}))
     assert verdict(WorkersAnswer(tasks=("a", "c")), w1, w2).healthy
     assert verdict(WorkersAnswer(tasks=("a", "d")), w1, w2).message() == (
-        "d is registered on no worker; wanted on some worker"
+        "no worker has d registered; wanted on some worker"
         " (does the worker import the module (imports, include, autodiscover_tasks)?)"
     )
     found = verdict(WorkersAnswer(tasks=("d", "e", "f", "g")), w1, w2)
-    assert found.message().startswith("d, e, f and 1 more are registered on no worker; wanted on some worker")
+    assert found.message().startswith("no worker has d, e, f and 1 more registered; wanted on some worker")
 
 
 def test_all_tasks_of_the_app():
@@ -120,7 +120,7 @@ def test_all_tasks_of_the_app():
     assert verdict(check, w1, app=App("shop", frozenset({"shop.charge"}))).healthy
     found = verdict(check, w1, app=App("shop", frozenset({"shop.charge", "shop.refund"})))
     assert found.message().startswith(
-        "shop.refund is registered on no worker; wanted every task on some worker"
+        "no worker has shop.refund registered; wanted every task on some worker"
     )
     empty = verdict(check, w1, app=App("shop", frozenset()))
     assert empty.message() == "cannot tell: tasks: shop defines no task"

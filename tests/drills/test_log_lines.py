@@ -257,7 +257,7 @@ def test_a_plain_handler_of_the_root_logger_is_only_replaced(says: Says) -> None
     found = says("logging.basicConfig(format='%(process)d %(message)s')")
     assert found.healthy
     assert [each.line() for each in found.warnings] == [
-        "StreamHandler (stderr) loses its place to Celery's own, from root, and gets no record;"
+        "StreamHandler loses its place to Celery's own, from root, and gets no record (stderr);"
         " wanted its records"
         " (connect a handler to setup_logging, or set worker_hijack_root_logger = False)"
     ]
@@ -294,8 +294,9 @@ def test_a_formatter_that_wants_a_task_outside_of_tasks(says: Says) -> None:
         """
     )
     (line,) = lines(found)
-    assert line.startswith("h (StreamHandler, stderr) cannot write records of ")
-    assert " outside of tasks: ValueError: Formatting field not found in record: 'task_name'; wanted" in line
+    failure = "ValueError: Formatting field not found in record: 'task_name'"
+    assert line.startswith(f"handler h fails with {failure} for records of ")
+    assert " outside of tasks (StreamHandler, stderr); wanted" in line
     assert line.endswith("(celery.app.log.TaskFormatter has it for every record, in a task and out of one)")
 
 
@@ -314,10 +315,10 @@ def test_a_failure_to_format_of_which_nothing_tells(says: Says) -> None:
         """
     )
     told = str(found)
-    assert "h (RotatingFileHandler, " in told
-    assert " cannot write records of " in told
-    assert ": ValueError: Formatting field not found in record: 'task_name', and nothing tells of it;" in told
-    assert "is rotated by each of 3 processes that write to it; wanted one process" in told
+    failure = "ValueError: Formatting field not found in record: 'task_name'"
+    assert f"handler h fails with {failure} for records of " in told
+    assert ", and nothing tells of it (RotatingFileHandler, " in told
+    assert "is rotated by each of 3 processes that write to it (RotatingFileHandler, " in told
 
 
 def test_a_formatter_of_json_that_fails_with_what_is_no_json(says: Says) -> None:
@@ -330,8 +331,8 @@ def test_a_formatter_of_json_that_fails_with_what_is_no_json(says: Says) -> None
         by_receiver(formatter={"()": "tiny.Json"})
         """
     )
-    assert "h (StreamHandler, stderr) cannot write records of " in str(found)
-    assert "TypeError: Object of type TriedError is not JSON serializable" in str(found)
+    failure = "TypeError: Object of type TriedError is not JSON serializable"
+    assert f"handler h fails with {failure} for records of " in str(found)
 
 
 def test_a_handler_that_raises_where_it_is_logged(says: Says) -> None:
@@ -344,7 +345,7 @@ def test_a_handler_that_raises_where_it_is_logged(says: Says) -> None:
         by_receiver(handler={"class": "tiny.Raises"})
         """
     )
-    assert "OSError: no route to the log server, raised where it was logged; wanted" in str(found)
+    assert "fails with OSError: no route to the log server, raised where it was logged for" in str(found)
 
 
 @pytest.mark.parametrize("kind", ["RotatingFileHandler", "TimedRotatingFileHandler"])
@@ -355,8 +356,8 @@ def test_a_file_that_several_processes_rotate(says: Says, kind: str) -> None:
     code = f"by_receiver(handler={handler})"
     found = says(code)
     (line,) = lines(found)
-    assert line.startswith(f"h ({kind}, ")
-    assert "tasks.log) is rotated by each of 3 processes that write to it; wanted one process that" in line
+    assert line.startswith(f"handler h is rotated by each of 3 processes that write to it ({kind}, ")
+    assert "tasks.log); wanted one process that" in line
     assert says(code, allow=("rotation:h",)).healthy
 
 
@@ -381,7 +382,8 @@ def test_colours_in_a_file(says: Says) -> None:
         """
     )
     (line,) = lines(found)
-    assert "tasks.log) writes the escape codes of colours to a file; wanted plain text" in line
+    assert line.startswith("handler h writes the escape codes of colours to a file (FileHandler, ")
+    assert "tasks.log); wanted plain text" in line
     assert line.endswith("(give TaskFormatter use_color=False)")
 
 
@@ -487,7 +489,7 @@ structlog.configure(
         []
         if clears
         else [
-            "structlog of tiny holds, in the next task of the process, what the task before had bound;"
+            "structlog of tiny keeps what a task had bound for the next task of its process;"
             " wanted a context of its own for each task"
             " (clear it in a handler of task_prerun: structlog.contextvars.clear_contextvars())"
         ]
@@ -516,7 +518,7 @@ def test_what_a_filter_remembers_must_not_reach_the_next_task(says: Says) -> Non
         """
     )
     assert lines(found)[0].startswith(
-        "tiny.orders holds, in the next task of the process, what the task before"
+        "tiny.orders keeps what a task had bound for the next task of its process;"
     )
 
 
@@ -534,7 +536,7 @@ def test_what_a_handler_of_the_main_process_writes_is_seen(says: Says) -> None:
         """
     )
     (line,) = lines(found)
-    assert "cannot write records of tiny.orders outside of tasks: KeyError: 'order'; wanted" in line
+    assert "fails with KeyError: 'order' for records of tiny.orders outside of tasks (" in line
 
 
 # What `alerts` makes of it.

@@ -40,13 +40,14 @@ def test_the_guide_is_red() -> None:
         "check_beat_health says unhealthy while the heartbeat is a second in the future",
         "check_beat_health raised ConnectionError",
         "checkout hung for 3 s while the broker hangs, at orders/views.py:9; wanted an end within 3 s",
-        "place_order_in_peace returned while the broker refuses, and orders.tasks.pack never arrives",
+        "place_order_in_peace loses orders.tasks.pack: it returned while the broker refuses, and no"
+        " message arrives",
         "orders.healthchecks:CeleryHealthCheck failed to load: ModuleNotFoundError: No module named"
         " 'health_check.backends'",
-        "celery (RotatingFileHandler, /dev/null) is taken away when a worker sets up logging, from celery and"
-        " celery.task, and gets no record; wanted its records",
-        "celery (RotatingFileHandler, /dev/null) could not write a record from outside of tasks either:"
-        " ValueError: Formatting field not found in record: 'task_name'; wanted a line for every record",
+        "handler celery is taken away when a worker sets up logging, from celery and celery.task, and gets no"
+        " record (RotatingFileHandler, /dev/null); wanted its records",
+        "handler celery fails with ValueError: Formatting field not found in record: 'task_name' for a record"
+        " from outside of tasks, too (RotatingFileHandler, /dev/null); wanted a line for every record",
         "celery.app.trace reaches no handler: celery does not propagate, and no handler is there; wanted",
         "find_long_running_tasks found nothing while there is no worker (no_workers); wanted an error",
         "find_long_running_tasks hung in broker_hangs, at orders/health.py:",

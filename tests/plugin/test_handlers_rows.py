@@ -38,8 +38,8 @@ def test_a_red_row_prints_the_table(project: Project) -> None:
         [
             *TABLE,
             "1 check: 1 unhealthy · 0 looks, 0 B",
-            "FAILED pyproject.toml::handlers[[]sandbox[]] - <lambda> is connected weakly to task_retry"
-            " and was collected (shop.py:6); wanted connected"
+            "FAILED pyproject.toml::handlers[[]sandbox[]] - <lambda> was collected, as it is connected"
+            " weakly to task_retry (shop.py:6); wanted connected"
             " (connect it with weak=False, or define it at module level)",
         ]
     )

@@ -6,7 +6,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pytest_celery_health import Finding, Verdict
 from tests.plugin.conftest import HEALTHY, STAGING, UNHEALTHY, UNKNOWN, Project
+from tests.support.summary import at_80_columns
 
 WARN = 'severity = "warn"\n'
 SILENCE = 'silence = { until = 2999-12-01, why = "INC-812" }\n'
@@ -311,6 +313,16 @@ def test_contracts_below_are_told_where_there_is_none_above(project: Project, te
         consecutive=True,
     )
     assert "Begin with" not in result.stdout.str() + result.stderr.str()
+
+
+def test_the_summary_of_a_terminal_of_80_columns(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `at_80_columns` has it, with which the tests of each check look at their evidence."""
+    monkeypatch.setenv("COLUMNS", "80")
+    project.contract(UNHEALTHY)
+    found = Verdict((Finding(False, "billing", "holds 1,204 ready messages", "below 1,000"),))
+    told = "billing holds 1,204 ready messages;..."
+    assert at_80_columns("billing", found) == told
+    project.run().stdout.fnmatch_lines([f"FAILED pyproject.toml::billing[[]sandbox[]] - {told}"])
 
 
 @pytest.mark.parametrize("option", ["target=staging", "contract=other.toml", "wait=5", "interval=1"])

@@ -77,7 +77,7 @@ def own(seen: Handlers) -> list[Handler]:
             register()
             """,
             [
-                "register.<locals>.alert is connected weakly to task_failure and was collected "
+                "register.<locals>.alert was collected, as it is connected weakly to task_failure "
                 "(shop/signals.py:8); "
                 "wanted connected (connect it with weak=False, or define it at module level)"
             ],
@@ -86,7 +86,7 @@ def own(seen: Handlers) -> list[Handler]:
         pytest.param(
             "signals.task_failure.connect(lambda **kw: None)",
             [
-                "<lambda> is connected weakly to task_failure and was collected (shop/signals.py:6); "
+                "<lambda> was collected, as it is connected weakly to task_failure (shop/signals.py:6); "
                 "wanted connected (connect it with weak=False, or define it at module level)"
             ],
             id="lambda",
@@ -97,7 +97,7 @@ def own(seen: Handlers) -> list[Handler]:
             signals.task_failure.connect(partial(alert, "slack"))
             """,
             [
-                "alert is connected weakly to task_failure and was collected (shop/signals.py:8); "
+                "alert was collected, as it is connected weakly to task_failure (shop/signals.py:8); "
                 "wanted connected (connect it with weak=False, or define it at module level)"
             ],
             id="partial",
@@ -109,7 +109,7 @@ def own(seen: Handlers) -> list[Handler]:
             signals.task_failure.connect(Alerts().send)
             """,
             [
-                "Alerts.send is connected weakly to task_failure and was collected (shop/signals.py:9); "
+                "Alerts.send was collected, as it is connected weakly to task_failure (shop/signals.py:9); "
                 "wanted connected (connect it with weak=False, or keep its object)"
             ],
             id="method of a temporary object",
@@ -124,9 +124,10 @@ def own(seen: Handlers) -> list[Handler]:
             Alerts()
             """,
             [
-                "Alerts.send is connected weakly to task_failure and was collected (shop/signals.py:10); "
+                "Alerts.send was collected, as it is connected weakly to task_failure (shop/signals.py:10); "
                 "wanted connected (connect it with weak=False, or keep its object)",
-                "Alerts.send is connected to task_failure for an object that is gone which never sends it "
+                "Alerts.send is never called: connected to task_failure for an object that is gone"
+                " which never sends it "
                 "(shop/signals.py:10); wanted the task itself",
             ],
             id="method of an object in a cycle",
@@ -137,7 +138,8 @@ def own(seen: Handlers) -> list[Handler]:
             def alert(sender, **kw): ...
             """,
             [
-                'alert is connected to task_failure for "shop.tasks.charge", a text, which never sends it '
+                'alert is never called: connected to task_failure for "shop.tasks.charge", a text,'
+                " which never sends it "
                 "(shop/signals.py:7); wanted the task itself"
             ],
             id="a task's name as the sender",
@@ -152,11 +154,11 @@ def own(seen: Handlers) -> list[Handler]:
             def alert(sender, **kw): ...
             """,
             [
-                "publish is connected to before_task_publish for shop.tasks.charge, a task, "
+                "publish is never called: connected to before_task_publish for shop.tasks.charge, a task, "
                 "which never sends it (shop/signals.py:7); wanted the task's name",
-                'begin is connected to worker_init for "w1@host", a text, which never sends it '
+                'begin is never called: connected to worker_init for "w1@host", a text, which never sends it '
                 "(shop/signals.py:9); wanted no sender, as the worker sends it",
-                "alert is connected to task_failure for charge, a class, which never sends it "
+                "alert is never called: connected to task_failure for charge, a class, which never sends it "
                 "(shop/signals.py:11); wanted the task itself",
             ],
             id="other senders that never send",
@@ -174,7 +176,7 @@ def own(seen: Handlers) -> list[Handler]:
             def alert(sender, **kw): ...
             """,
             [
-                "alert is connected to task_failure for shop.tasks.charge, another app's task, "
+                "alert is never called: connected to task_failure for shop.tasks.charge, another app's task, "
                 "which never sends it (shop/signals.py:13); wanted the task itself"
             ],
             id="a task of this name in another app",
@@ -186,7 +188,7 @@ def own(seen: Handlers) -> list[Handler]:
             signals.task_failure.connect(alert, sender=charge)
             """,
             [
-                "alert is connected to task_failure twice: for any sender at shop/signals.py:7 "
+                "alert is connected twice to task_failure: for any sender at shop/signals.py:7 "
                 "and for shop.tasks.charge at shop/signals.py:9; wanted once"
             ],
             id="for all senders and for one",
@@ -248,7 +250,7 @@ def own(seen: Handlers) -> list[Handler]:
             def alert(sender, **kw): ...
             """,
             [
-                "alert is connected to task_failure with retry=True (shop/signals.py:7); wanted retry=False "
+                "alert has retry=True, connected to task_failure (shop/signals.py:7); wanted retry=False "
                 "(while it fails it is called again and again, and nothing else runs there)"
             ],
             id="retry",
@@ -374,7 +376,7 @@ def test_a_file_that_is_imported_by_two_names(project: Write, listed: Listed) ->
         return judged(listed(project("shop.app:app", files, path=("shop",))))
 
     assert [finding.line() for finding in found("").bad] == [
-        "alert is connected to task_failure twice, as shop.alerts:alert and as alerts:alert "
+        "alert is connected twice to task_failure, as shop.alerts:alert and as alerts:alert "
         "(alerts.py:3); wanted once (import its module by one name only)"
     ]
     assert found("(dispatch_uid='alert')").healthy

@@ -172,7 +172,7 @@ RED = [
                 except requests.RequestException:
                     logger.error("alert lost")
             """,
-        "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
+        "posts without a timeout to hooks.slack.com for task_failure when hooks.slack.com hangs; "
         "wanted an end within 2 s "
         "(a server that hangs keeps it, and what it runs in, for ever)",
         id="no timeout",
@@ -186,7 +186,7 @@ RED = [
                 except OSError:
                     logger.error("alert lost")
             """,
-        "posts to hooks.slack.com without a timeout for task_failure when hooks.slack.com hangs; "
+        "posts without a timeout to hooks.slack.com for task_failure when hooks.slack.com hangs; "
         "wanted an end within 2 s "
         "(a server that hangs keeps it, and what it runs in, for ever)",
         id="no timeout, urllib",
@@ -555,7 +555,7 @@ def test_a_handler_of_no_task_is_warned_of(shop: Judged) -> None:
     )
     assert found.healthy
     assert [finding.line() for finding in found.warnings] == [
-        "shop.signals:page does nothing for any of the app's 2 tasks: shop/signals.py:12 never runs; "
+        "page does nothing for any of the app's 2 tasks: shop/signals.py:12 never runs; "
         "wanted an effect for one (it would for one named charge)"
     ]
 
@@ -601,7 +601,7 @@ def test_handlers_by_name(shop: Judged) -> None:
         """,
         handlers=("shop.signals:log", "shop.signals:alarm"),
     )
-    assert [finding.subject for finding in found.bad] == ["shop.signals:log"]
+    assert [finding.subject for finding in found.bad] == ["log"]
     assert [finding.line() for finding in found.blind] == [
         "cannot tell: shop.signals:alarm: is connected to no signal about a task "
         "(did you mean shop.signals:alert?)"

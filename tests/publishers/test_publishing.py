@@ -69,11 +69,11 @@ def test_what_is_sent_again_after_a_lost_answer_arrives_twice(attempt: Try) -> N
     """As `delay()` does by itself."""
     found = attempt("plain", CUTS)
     assert found.message() == (
-        "plain published pack 2 times while the broker is cut off in mid-reply; wanted 1 message"
+        "plain published 2 messages of pack while the broker is cut off in mid-reply; wanted 1 message"
         " (in one that has published before; what it sends again has been taken, too: retry=False)"
     )
     (warning,) = attempt("plain", CUTS, idempotent=True).warnings
-    assert "published pack 2 times" in warning.line()
+    assert "published 2 messages of pack" in warning.line()
     assert attempt("well_bounded", CUTS).healthy
 
 
@@ -81,7 +81,7 @@ def test_a_message_that_arrives_though_its_call_raised(attempt: Try) -> None:
     found = attempt("well_bounded", HANGS)
     assert found.healthy
     assert [warning.line().partition(" (")[0] for warning in found.warnings] == [
-        "well_bounded raised OperationalError while the broker hangs, and pack arrives all the same"
+        "well_bounded sends pack, though it raised OperationalError while the broker hangs"
     ]
 
 
@@ -89,7 +89,7 @@ def test_a_message_that_arrives_though_its_call_raised(attempt: Try) -> None:
 def test_an_error_that_is_swallowed_loses_the_message(attempt: Try) -> None:
     found = attempt("says_nothing", "broker_refuses")
     assert found.message() == (
-        "says_nothing returned while the broker refuses, and pack never arrives;"
+        "says_nothing loses pack: it returned while the broker refuses, and no message arrives;"
         " wanted its message, or an error"
     )
 
