@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_celery_health.contract.begin import nothing_to_judge
-from pytest_celery_health.processes import Processes
-from pytest_celery_health.report.progress import Reporter
+from pytest_celery_health.processes import Controller
 from pytest_celery_health.report.terminal import Tally, refused, summary
 from pytest_celery_health.rows import Row
 from pytest_celery_health.run import Run
@@ -72,19 +71,18 @@ class Signals:
 
 
 class Ending:
-    """Hooks of the session's end. `foreign` are the rows that were meant for other targets."""
+    """Hooks of the session's end. `controller` is None in a worker of pytest-xdist's; `foreign` are the rows
+    that were meant for other targets."""
 
     def __init__(
-        self, config: pytest.Config, run: Run, tally: Tally, processes: Processes, foreign: list[Row]
+        self, config: pytest.Config, run: Run, tally: Tally, controller: Controller | None, foreign: list[Row]
     ) -> None:
         self.config = config
         self.run = run
         self.tally = tally
-        self.processes = processes
+        self.controller = controller
         self.foreign = foreign
-        self.reporter = Reporter(config)
-        run.progress = self.reporter
-        self.signals = None if processes.is_worker else Signals()
+        self.signals = None if controller is None else Signals()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionstart(self) -> Generator[None, None, None]:
@@ -94,13 +92,13 @@ class Ending:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, None, None]:
-        if self.signals is not None:
-            self.signals.tell()
-        self._count()
-        if self.signals is None:
-            self.processes.send()
+        if self.signals is None or self.controller is None:
+            self._count()
             yield
             return
+        self.signals.tell()
+        self.controller.end()
+        self._count()
         decided = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
         if exitstatus in decided and not self.config.option.collectonly:
             session.exitstatus = self._exit_code(session)
@@ -136,17 +134,18 @@ class Ending:
         return pytest.ExitCode.OK
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
-        if self.config.option.collectonly:
+        if self.controller is None or self.config.option.collectonly:
             return
-        if self.run.seen is None and self.processes.share is not None:
-            self.run.take_shared_look(self.processes.share)
-        summary(terminalreporter, self.run, self.tally)
-        if self.processes.share is not None and not self.tally.outcomes:
+        if self.run.seen is None:
+            self.controller.take_look()
+        ended = exitstatus in (0, 1, 5, UNKNOWN)
+        summary(terminalreporter, self.run, self.tally, ended=ended)
+        if self.controller.share is not None and not self.tally.outcomes:
             for mistake in self.tally.mistakes:
                 terminalreporter.write_line(f"ERROR: {mistake}", red=True)
-        if exitstatus not in (0, 1, 5, UNKNOWN) and self.reporter.last is not None:
-            for message in self.reporter.last.open:
-                terminalreporter.write_line(f"last seen: {message}", yellow=True)
+        last = self.controller.reporter.last
+        for message in dict.fromkeys(last.open if last is not None and not ended else ()):
+            terminalreporter.write_line(f"last seen: {message}", yellow=True)
         judged = self.tally.outcomes or self.tally.mistakes
         if not judged and not self.run.contract.rows and self.run.seen is None:
             here = self.config.invocation_params.dir
@@ -156,7 +155,8 @@ class Ending:
     def pytest_unconfigure(self) -> None:
         with _uninterrupted():
             self.run.close()
-            self.processes.close()
+            if self.controller is not None:
+                self.controller.close()
         if self.signals is not None:
             self.signals.restore()
 

@@ -11,7 +11,7 @@ from pytest_celery_health.collecting import checks_of
 from pytest_celery_health.contract.begin import no_app
 from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.outcome import CannotTell, NotHealthy, Outcome, Unhealthy
-from pytest_celery_health.processes import Processes
+from pytest_celery_health.processes import Controller
 from pytest_celery_health.report import junit
 from pytest_celery_health.report.terminal import Tally
 from pytest_celery_health.rows import OUTCOMES, Row, record
@@ -24,11 +24,11 @@ _VERDICTS = pytest.StashKey[list[tuple[Check, Verdict]]]()
 class Judging:
     """Hooks around each item. What they find goes to `tally`, in the process that reports."""
 
-    def __init__(self, config: pytest.Config, run: Run, tally: Tally, processes: Processes) -> None:
+    def __init__(self, config: pytest.Config, run: Run, tally: Tally, controller: Controller | None) -> None:
         self.config = config
         self.run = run
         self.tally = tally
-        self.processes = processes
+        self.controller = controller
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
@@ -36,11 +36,11 @@ class Judging:
             return
         if not self.run.live and not self.run.has_app and self.run.needs_target:
             raise pytest.UsageError(no_app(self.run.contract, self.config.invocation_params.dir))
-        if self.processes.is_worker:
+        if self.controller is None:
             return
         # pytest-xdist's controller collects nothing, and so may not know the hook that its processes know.
-        blind = self.processes.share is not None and bool(self.run.lacks_app)
-        controls = self.run.live and not blind and (session.items or self.processes.share is not None)
+        blind = self.controller.share is not None and bool(self.run.lacks_app)
+        controls = self.run.live and not blind and (session.items or self.controller.share is not None)
         if controls or (session.items and self.run.needs_sandbox):
             try:
                 self.run.target()

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pytest_celery_health.checks import Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
@@ -28,9 +26,9 @@ from pytest_celery_health.sandbox.drills.crew import Drills
 from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.seal import Refusal
 from pytest_celery_health.sandbox.world import World
+from pytest_celery_health.share import Share
 from pytest_celery_health.verdict import Verdict
 
-_SHARED_LOOK = "look.pickle"
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
 
@@ -43,12 +41,36 @@ class Waiting:
     every: float = 5.0
 
 
+@dataclass(frozen=True)
+class Progress:
+    """One look of a wait: seconds since its start, how many of the checks do not hold yet, and why; whether
+    it was the last."""
+
+    elapsed: float
+    up_to: float
+    checks: int
+    open: tuple[str, ...]
+    over: bool
+
+
+@dataclass(frozen=True)
+class Latest:
+    """The run's one look, or the latest of its wait."""
+
+    look: Look
+    progress: Progress | None
+
+    @property
+    def final(self) -> bool:
+        return self.progress is None or self.progress.over
+
+
 @dataclass
 class Run:
     """Everything about looking at one target in one process.
 
-    `share` is a folder that the processes of one pytest-xdist run have in common. `hooks` are the project's
-    `pytest_celery_health_app`, as in `AppSpec`. `progress` is told of each look of a wait.
+    `share` is what the processes of one pytest-xdist run have in common. `hooks` are the project's
+    `pytest_celery_health_app`, as in `AppSpec`. `progress` is told of each look of a wait of this process.
     """
 
     contract: Contract
@@ -56,7 +78,7 @@ class Run:
     waiting: Waiting = Waiting()
     hooks: tuple[str, ...] = ()
     path: tuple[str, ...] = ()
-    share: Path | None = None
+    share: Share | None = None
     progress: Callable[[Progress], None] = lambda _: None
     planned: list[tuple[Check, bool]] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
@@ -260,74 +282,46 @@ class Run:
         if self.sandbox is None:
             if not self.has_app:
                 raise SandboxError("no contract says what the app is, so the sandbox has nothing to start")
-            with self._lock("sandbox"):
-                marker = None if self.share is None else self.share / "sandbox.json"
-                if marker is not None and marker.exists():
-                    self.sandbox = Sandbox.attach(marker)
+            with nullcontext() if self.share is None else self.share.lock("sandbox"):
+                if self.share is not None and self.share.sandbox.exists():
+                    self.sandbox = Sandbox.attach(self.share.sandbox)
                 else:
                     sandbox = Sandbox(self.contract.sandbox, self._spec())
                     sandbox.start()
                     self.sandbox = sandbox
-                    if marker is not None:
-                        sandbox.share(marker)
+                    if self.share is not None:
+                        sandbox.share(self.share.sandbox)
         return self.sandbox
-
-    def take_shared_look(self, share: Path) -> Look | None:
-        """The one look of a pytest-xdist run, if one of its processes took it."""
-        kept = share / _SHARED_LOOK
-        if kept.exists():
-            self.seen = pickle.loads(kept.read_bytes())  # noqa: S301 - our own file in a private folder
-        return self.seen
 
     def _shared_look(self) -> Look:
         if self.share is None:
             return self._wait()
-        with self._lock("look"):
-            found = self.take_shared_look(self.share)
-            if found is None:
-                found = self._wait()
-                (self.share / _SHARED_LOOK).write_bytes(pickle.dumps(found))
-            return found
+        with self.share.lock("look"):
+            latest: Latest | None = self.share.seen()
+            return latest.look if latest is not None and latest.final else self._wait()
 
     def _wait(self) -> Look:
         """Look; under a wait, until everything holds or the time is over."""
         asks = merge(ask for check, _ in self.planned for ask in asked(check))
         start = time.monotonic()
         while True:
-            self.seen = result = self.look(asks)
-            if not self.waiting.up_to:
-                return result
-            open_ = [
-                verdict.message()
-                for check, must_hold in self.planned
-                if must_hold and not (verdict := judged(check, result.snapshot)).healthy
-            ]
-            elapsed = time.monotonic() - start
-            left = self.waiting.up_to - elapsed
-            self.progress(Progress(elapsed, self.waiting.up_to, len(self.planned), tuple(open_), left <= 0))
-            if not open_ or left <= 0 or self._trouble is not None:
-                return result
+            self.seen = self.look(asks)
+            latest = Latest(self.seen, self._progress(self.seen, start) if self.waiting.up_to else None)
+            if latest.progress is not None:
+                self.progress(latest.progress)
+            if self.share is not None:
+                self.share.put(latest)
+            if latest.final:
+                return latest.look
             pause = self.waiting.every * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
-            threading.Event().wait(min(pause, left))
+            threading.Event().wait(min(pause, max(start + self.waiting.up_to - time.monotonic(), 0)))
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        if self.share is None:
-            yield
-            return
-        import fcntl
-
-        with (self.share / f"{name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One look of a wait: seconds since its start, how many of the checks do not hold yet, and why."""
-
-    elapsed: float
-    up_to: float
-    checks: int
-    open: tuple[str, ...]
-    over: bool
+    def _progress(self, look: Look, start: float) -> Progress:
+        open_ = tuple(
+            verdict.message()
+            for check, must_hold in self.planned
+            if must_hold and not (verdict := judged(check, look.snapshot)).healthy
+        )
+        elapsed = time.monotonic() - start
+        over = not open_ or elapsed >= self.waiting.up_to or self._trouble is not None
+        return Progress(elapsed, self.waiting.up_to, len(self.planned), open_, over)

@@ -17,7 +17,8 @@ from pytest_celery_health.contract.values import did_you_mean
 from pytest_celery_health.durations import seconds
 from pytest_celery_health.ending import Ending, close
 from pytest_celery_health.judging import Judging
-from pytest_celery_health.processes import Processes, shared_folder
+from pytest_celery_health.processes import Controller, Worker, share_of
+from pytest_celery_health.report.progress import Reporter
 from pytest_celery_health.report.terminal import Tally
 from pytest_celery_health.run import Run, Waiting
 
@@ -32,11 +33,18 @@ def start(config: pytest.Config) -> None:
     run = _make_run(config)
     config.stash[_RUN] = run
     tally = Tally()
-    processes = Processes(config, tally)
     collecting = Collecting(config, run)
-    judging = Judging(config, run, tally, processes)
-    ending = Ending(config, run, tally, processes, collecting.foreign)
-    for part in (ending, judging, collecting, processes):
+    parts: list[object] = [collecting]
+    controller: Controller | None = None
+    if run.share is None:
+        run.progress = reporter = Reporter(config)
+        controller = Controller(config, run, tally, reporter)
+        parts.append(controller)
+    else:
+        parts.append(Worker(config, tally, run.share))
+    judging = Judging(config, run, tally, controller)
+    ending = Ending(config, run, tally, controller, collecting.foreign)
+    for part in (ending, judging, *parts):
         config.pluginmanager.register(part, f"celery_health_{type(part).__name__.lower()}")
 
 
@@ -76,7 +84,7 @@ def _make_run(config: pytest.Config) -> Run:
         ),
         hooks,
         path,
-        share=shared_folder(config),
+        share=share_of(config),
     )
 
 

@@ -12,8 +12,10 @@ from kombu.connection import Connection
 from pytest_celery_health.durations import spell
 from pytest_celery_health.masking import mask, masked_url, secrets_in
 from pytest_celery_health.observe.clock import Deadline
+from pytest_celery_health.observe.sockets import GREETING_LIMIT, LIMIT, Sockets, megabytes
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.observe.trouble import (
+    baffled,
     hung_up,
     odd_frame,
     other_protocol,
@@ -26,6 +28,8 @@ from pytest_celery_health.observe.trouble import (
 
 #: Seconds that a connection may spend on looking what an unknown server says.
 _EVIDENCE = 0.25
+#: Bytes that are worth telling where no answer came.
+_TELLING = 100_000
 
 
 class UnreachableError(Exception):
@@ -44,6 +48,7 @@ class Link:
         self.late = ""
         #: Whether a broker is being connected to: nothing has been asked of it, and nothing is to be tidied.
         self.opening = False
+        self.sockets = Sockets()
         self._thread = threading.get_ident()
         self._alone = True
         self.connection: Connection = self._make()
@@ -61,9 +66,11 @@ class Link:
             self._bound((left - min(0.1, left / 10)) / (len(urls) - place))
             self.name = masked_url(self.target.url if self._alone else url)
             self._name_host()
+            self.sockets.allow(GREETING_LIMIT)
             try:
                 # Not connect(): it retries by a rule of its own.
                 self.opening = True
+                self.sockets.tap(self.connection)
                 self.connection.default_channel  # noqa: B018
             except Exception as trouble:  # noqa: BLE001 - drivers raise what they like
                 troubles.append(self.explain(trouble, opening=True))
@@ -71,6 +78,7 @@ class Link:
                     break
             else:
                 self.opening = False
+                self.sockets.allow(LIMIT)
                 return self.connection
         raise UnreachableError("; ".join(troubles))
 
@@ -83,6 +91,11 @@ class Link:
         """What `trouble` means for a reader, evidence first, passwords masked."""
         if self.late:
             return self.late  # what was raised is only that we shut the socket
+        # Of sentinels, redis-py says only that they know no master.
+        said = dict.fromkeys(self._said(each, opening) for each in self.sockets.unheard or [trouble])
+        return "; ".join(said)
+
+    def _said(self, trouble: BaseException, opening: bool) -> str:
         if unresolved(trouble):
             host = mask(str(self.connection.hostname), self.secrets)
             return f"no such host: {host} does not resolve ({self.name})"
@@ -94,19 +107,16 @@ class Link:
         """Closes it, without waiting for anything that is left unsaid."""
         with suppress(Exception):
             self.connection.release()
+        self.sockets.close()
 
     def cut(self) -> None:
         """Shuts the sockets, so that whoever waits on them in another thread stops waiting."""
         waited = spell(self.deadline.seconds)
         doing = still_at(self._thread, waited) if self.opening else ""
+        if self.sockets.received > _TELLING:
+            doing = f"{megabytes(self.sockets.received)} came within {waited}, and no end of it, from"
         self.late = f"{doing or f'no answer within {waited} from'} {self.name}"
-        with suppress(Exception):
-            channel: Any = self.connection._default_channel  # the public name would connect
-            for pool in (channel.pool, channel.client.connection_pool):
-                pool.disconnect()
-        with suppress(Exception):
-            driver: Any = self.connection._connection
-            driver.transport.sock.shutdown(socket.SHUT_RDWR)
+        self.sockets.shut()
 
     def _make(self) -> Connection:
         if not self.target.url:
@@ -177,11 +187,13 @@ class Link:
 
     def _evidence(self, trouble: BaseException, *, opening: bool) -> str:
         """What a server says that hung up in the handshake: its own words are the best evidence."""
-        odd = odd_frame(trouble)
-        if not opening or not (odd or hung_up(trouble)):
-            return ""
+        strange = odd_frame(trouble) or (baffled(trouble) if self.sockets.received else "")
+        if not opening or not (strange or hung_up(trouble)):
+            return strange
         tls = self.target.ssl
         if tls or self.name.startswith(("amqps:", "rediss:")):
+            if self.sockets.received:
+                return strange or "connection closed by"
             own = isinstance(tls, dict) and (tls.get("certfile") or tls.get("ssl_certfile"))
             asks = "does it refuse the client certificate" if own else "does it want a client certificate"
             return f"connection closed in the TLS handshake ({asks}?) by"
@@ -189,9 +201,7 @@ class Link:
             said = self._first_bytes(min(_EVIDENCE, self.deadline.left()))
             if said and (spoke_first(trouble) or not said.startswith((b"AMQP", b"\x01"))):
                 return other_protocol(said)
-        if odd:
-            return "another protocol spoken by"
-        return "connection closed at once (does it want TLS, or is it another kind of server?) by"
+        return strange or "connection closed at once (does it want TLS, or is it another kind of server?) by"
 
     def _first_bytes(self, seconds: float) -> bytes:
         place = (self.connection.hostname or "localhost", int(self.connection.port or 5672))

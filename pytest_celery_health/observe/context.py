@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from pytest_celery_health.facts import Unseen, Workers
 from pytest_celery_health.observe.clock import Deadline
+from pytest_celery_health.observe.sockets import Sockets
 from pytest_celery_health.observe.target import Target
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Context:
     deadline: of the whole look. No wait may be longer than `deadline.left()`.
     again: asks the workers once more for these details, for facts that need two looks.
     received: is told how many bytes of replies came.
+    sockets: makes those of a further server, which the look shuts at its end.
     """
 
     target: Target
@@ -43,3 +45,4 @@ class Context:
     workers: Workers | Unseen
     again: Callable[[frozenset[str]], Workers | Unseen] = field(repr=False)
     received: Callable[[int], None] = field(default=_nothing, repr=False)
+    sockets: Callable[[], Sockets] = field(default=Sockets, repr=False)

@@ -29,6 +29,7 @@ from pytest_celery_health.facts import (
 from pytest_celery_health.masking import mask, masked_url, secrets_in
 from pytest_celery_health.observe.clock import Deadline, epoch, monotonic
 from pytest_celery_health.observe.context import Context
+from pytest_celery_health.observe.sockets import Sockets
 from pytest_celery_health.observe.target import Target
 
 if TYPE_CHECKING:
@@ -91,6 +92,10 @@ class _Visit:
         self._facts: dict[object, Fact] = {}
         self._unseen: dict[type, Unseen] = {}
         self._link: Link | None = None
+        # A heartbeat that is being read from a server of its own, and the sockets to such servers.
+        self._elsewhere: AskBeat | None = None
+        self._further: list[Sockets] = []
+        self._cut = False
         self._workers_asks = tuple(ask for ask in asks if isinstance(ask, AskWorkers))
         self._queues_asks = tuple(ask for ask in asks if isinstance(ask, AskQueues))
         self._beats = tuple(dict.fromkeys(ask for ask in asks if isinstance(ask, AskBeat)))
@@ -116,23 +121,27 @@ class _Visit:
         if not self.over.is_set():
             self.cancelled.set()
             self.over.wait(0 if self._link is not None and self._link.opening else grace)
-        if not self.over.is_set() and self._link is not None:
-            self._link.cut()
+        if not self.over.is_set():
+            self._cut = True
+            if self._link is not None:
+                self._link.cut()
+            for sockets in tuple(self._further):
+                sockets.shut()
             self.over.wait(_AFTER_CUT)
 
     def snapshot(self) -> Snapshot:
         facts = dict(self._facts)
         unseen = dict(self._unseen)
         cut = "" if self._link is None else self._link.late
-        late = Unseen(
-            cut or f"no answer within {spell(self.deadline.seconds)} from {masked_url(self.target.url)}"
-        )
+        waited = f"no answer within {spell(self.deadline.seconds)} from"
+        late = Unseen(cut or f"{waited} {masked_url(self.target.url)}")
         for kind in self._asked_kinds() - {type(fact) for fact in facts.values()}:
             unseen.setdefault(kind, late)
         if Queues in unseen:
             unseen[Unacked] = unseen[Queues]
         for ask in self._beats:
-            facts.setdefault(ask, Beat(unseen.get(Beat, late), ask.source, url=ask.url))
+            own = Unseen(f"{waited} {masked_url(ask.url)}") if ask == self._elsewhere else None
+            facts.setdefault(ask, Beat(own or unseen.get(Beat, late), ask.source, url=ask.url))
         # An unnamed source takes the first Beat there is.
         order = sorted(facts, key=lambda key: isinstance(key, AskBeat) and bool(key.source))
         return Snapshot(*(facts[key] for key in order), now=_now(), target=self.target.name, unseen=unseen)
@@ -174,7 +183,9 @@ class _Visit:
                 workers = ask(frozenset())
         if Workers in self._asked_kinds():
             self._keep(Workers, workers)
-        context = Context(self.target, connection, self.deadline, workers, ask, self._count)
+        context = Context(
+            self.target, connection, self.deadline, workers, ask, self._count, self._further_sockets
+        )
         if self._queues_asks:
             self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
         self._see_beats(context)
@@ -190,6 +201,7 @@ class _Visit:
             thread.start()
         for one in sorted(self._beats, key=lambda ask: bool(ask.url)):
             if not one.source.startswith("call:"):
+                self._elsewhere = one if one.url and not self.target.sealed else None
                 self._see_beat(context, one)
         for thread in calls:
             thread.join()
@@ -198,6 +210,8 @@ class _Visit:
         beat = self._guarded(partial(_beat, context, one.source, one.url))
         if isinstance(beat, Unseen):
             beat = Beat(beat)
+        if self._cut and isinstance(beat.last_seen, Unseen):
+            return  # what was raised is only that we shut the sockets
         self._facts[one] = replace(beat, source=one.source, url=one.url, read_at=_now())
 
     def _connect(self, stack: ExitStack) -> Link | Unseen:
@@ -272,6 +286,10 @@ class _Visit:
         for kind in (Workers, Queues, Beat):
             if kind not in self._facts:
                 self._unseen.setdefault(kind, why)
+
+    def _further_sockets(self) -> Sockets:
+        self._further.append(Sockets())
+        return self._further[-1]
 
     def _count(self, received: int) -> None:
         self.received += received

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 #: Bytes of one reply and of all, and characters of a node's name: more is cut.
 REPLY_LIMIT = 1_000_000
-TOTAL_LIMIT = 64_000_000
+TOTAL_LIMIT = 128_000_000
 NAME_LIMIT = 255
 
 #: What every name of ours on a broker begins with, so that what a killed look left is known as ours.

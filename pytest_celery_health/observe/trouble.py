@@ -6,9 +6,15 @@ import errno
 import re
 import socket
 import ssl
+import struct
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+from pytest_celery_health.observe.sockets import FloodError
+
+#: What drivers raise at answers that are none.
+BAFFLED = (RecursionError, TypeError, ValueError, AttributeError, LookupError, struct.error)
 
 _CLOSED = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError, EOFError, ssl.SSLEOFError)
 _CLOSED_WORDS = re.compile(r"closed (the )?connection|connection closed|reset by peer|broken pipe", re.I)
@@ -66,12 +72,17 @@ def spoke_first(trouble: BaseException) -> bool:
     return any(getattr(each, "errno", 0) == errno.EINVAL for each in chain(trouble))
 
 
-def odd_frame(trouble: BaseException) -> bool:
-    """Whether what came was no AMQP."""
-    return any(
-        type(each).__name__ in ("UnexpectedFrame", "FrameSyntaxError") or "0xCE" in str(each)
-        for each in chain(trouble)
-    )
+def odd_frame(trouble: BaseException) -> str:
+    """In words that what came was no AMQP."""
+    for each in chain(trouble):
+        if type(each).__name__ in ("UnexpectedFrame", "FrameSyntaxError") or "0xCE" in str(each):
+            return f"another protocol spoken ({plain(each)}) by"
+    return ""
+
+
+def baffled(trouble: BaseException) -> str:
+    """In words that a driver failed at what it read: it takes for granted that its protocol is spoken."""
+    return f"another protocol spoken ({plain(trouble)}) by" if isinstance(trouble, BAFFLED) else ""
 
 
 def other_protocol(said: bytes) -> str:
@@ -84,6 +95,8 @@ def other_protocol(said: bytes) -> str:
 
 def _one(trouble: BaseException, waited: str, *, opening: bool) -> str:
     name, text = type(trouble).__name__, str(trouble)
+    if isinstance(trouble, FloodError):
+        return f"{text}, from"
     if isinstance(trouble, ConnectionRefusedError):
         return "connection refused by"
     if isinstance(trouble, ssl.SSLCertVerificationError):

@@ -79,8 +79,8 @@ def refused(refusals: Iterable[Refusal]) -> list[str]:
     return lines
 
 
-def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
-    """Write the section; one line under -q."""
+def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, *, ended: bool) -> None:
+    """Write the section; one line under -q. `ended`: the run came to its end."""
     if out.verbosity < 0:
         if tally.outcomes:
             out.write_line(tally.line())
@@ -112,7 +112,8 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally) -> None:
         out.write_line(f"not for {run.target_name}: {', '.join(tally.foreign)}")
     bad = any(outcome.fails for _, outcome in tally.outcomes)
     blind = any(outcome.blind for _, outcome in tally.outcomes)
-    out.write_line(tally.line(), red=bad, yellow=blind and not bad, green=not bad and not blind)
+    good = ended and bool(tally.outcomes) and not blind
+    out.write_line(tally.line(), red=bad, yellow=not bad and not good, green=not bad and good)
 
 
 def _fleet(out: pytest.TerminalReporter, run: Run, seen: Snapshot) -> None:

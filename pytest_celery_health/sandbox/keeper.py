@@ -41,6 +41,7 @@ LAST_RESORT = 10.0
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _LINUX = sys.platform == "linux"
+_LIBC = ctypes.CDLL(None) if _LINUX else None
 
 
 @dataclass
@@ -64,10 +65,9 @@ class Keeper:
         self.last: socket.socket | None = None
         self.ending = False
         self.poll = selectors.DefaultSelector()
-        self.libc = ctypes.CDLL(None) if _LINUX else None
-        if self.libc is not None:
+        if _LIBC is not None:
             # Orphans, such as daemons that a task forked, become children of ours and so can be found.
-            self.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+            _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.woken, wake = socket.socketpair()
         for end in (self.woken, wake):
             end.setblocking(False)
@@ -224,17 +224,11 @@ class Keeper:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=self._as_child,
+                preexec_fn=_as_child,
             )
         process.returncode = 0  # reaped by reap(), together with the strays
         self.children[ask["name"]] = Child(process.pid, ask["broker"], ask["stop"])
         return process.pid
-
-    def _as_child(self) -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self.libc is not None:
-            self.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
     def note(self, event: dict[str, Any]) -> None:
         if len(self.events) < 10_000:
@@ -330,6 +324,18 @@ def _make_folder() -> str:
     longest = len("/celery-health-xxxxxxxx/keeper")
     place = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="celery-health-", dir=place if len(place) + longest < 100 else "/tmp")  # noqa: S108
+
+
+def _as_child() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """On Linux, have the kernel kill this process when the one that started it has ended."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _signal(pid: int, number: int) -> None:

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+#: What is done with a connection.
+Serve = Callable[[socket.socket], None]
 
 
 class Proxy:
-    """replies: bytes of replies that it passes on before it does `then`: "hang" or "close"."""
+    """replies: bytes of replies that it passes on before it does `then`: "hang", "close", or as a server.
+    once: what is said to the server when it does so instead.
+    """
 
-    def __init__(self, target: int, replies: int | None = None, then: str = "hang") -> None:
+    def __init__(
+        self, target: int, replies: int | None = None, then: str | Serve = "hang", once: bytes | None = None
+    ) -> None:
         self.sent = bytearray()
         self.received = bytearray()
         self.connections = 0
         self._left = replies
         self._then = then
+        self._once = once
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
@@ -46,6 +57,8 @@ class Proxy:
         with suppress(OSError):
             while data := client.recv(65536):
                 self.sent += data
+                if self._once is not None and self._once in self.sent:
+                    self._left = 0
                 server.sendall(data)
             server.shutdown(socket.SHUT_WR)
 
@@ -60,13 +73,17 @@ class Proxy:
                 if self._left == 0:
                     if self._then == "close":
                         client.shutdown(socket.SHUT_RDWR)
+                    elif callable(self._then):
+                        self._then(client)
                     return
             client.shutdown(socket.SHUT_WR)
 
 
 @contextmanager
-def proxied(target: int, replies: int | None = None, then: str = "hang") -> Iterator[Proxy]:
-    proxy = Proxy(target, replies, then)
+def proxied(
+    target: int, replies: int | None = None, then: str | Serve = "hang", once: bytes | None = None
+) -> Iterator[Proxy]:
+    proxy = Proxy(target, replies, then, once)
     try:
         yield proxy
     finally:
@@ -74,25 +91,39 @@ def proxied(target: int, replies: int | None = None, then: str = "hang") -> Iter
 
 
 @contextmanager
-def server(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """The port of a server that does `serve` with every connection, and then keeps it open."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def server(serve: Serve, *, tls: ssl.SSLContext | None = None, path: Path | None = None) -> Iterator[int]:
+    """The port of a server that does `serve` with every connection, and then keeps it open.
+
+    tls: which is spoken first. path: that of a unix socket, instead of a port.
+    """
+    if path is None:
+        listener = socket.create_server(("127.0.0.1", 0))
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
     kept: list[socket.socket] = []
 
     def attend(client: socket.socket) -> None:
         with suppress(OSError):
+            if tls is not None:
+                client = tls.wrap_socket(client, server_side=True)
+                kept.append(client)
             serve(client)
 
     over = threading.Event()
     accepting = threading.Thread(target=_accept_until, args=(over, listener, kept, attend), daemon=True)
     accepting.start()
     try:
-        yield int(listener.getsockname()[1])
+        yield 0 if path is not None else int(listener.getsockname()[1])
     finally:
         over.set()
         accepting.join()
         listener.close()
         for each in kept:
+            # Closed alone, a socket that a thread is busy with would go on.
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
             each.close()
 
 
@@ -124,3 +155,39 @@ def http(client: socket.socket) -> None:
     client.recv(1000)
     client.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
     client.close()
+
+
+def drip(client: socket.socket) -> None:
+    """An answer that begins at once, and never ends: a byte each tenth of a second."""
+    client.recv(1000)
+    while True:
+        client.sendall(b"+")
+        time.sleep(0.1)
+
+
+def begin(reply: bytes) -> Serve:
+    """Answers so, and never goes on."""
+
+    def serve(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(reply)
+
+    return serve
+
+
+class Flood:
+    """Says `head`, and then `body` again and again. once_asked: not before it is spoken to. sent: bytes."""
+
+    def __init__(self, head: bytes, body: bytes, *, once_asked: bool = True) -> None:
+        self.sent = 0
+        self._head = head
+        self._body = body
+        self._once_asked = once_asked
+
+    def __call__(self, client: socket.socket) -> None:
+        if self._once_asked:
+            client.recv(1000)
+        client.sendall(self._head)
+        while True:
+            client.sendall(self._body)
+            self.sent += len(self._body)

@@ -5,6 +5,7 @@ import pickle
 import socket
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -20,6 +21,7 @@ from pytest_celery_health.observe import beat
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxSpec
+from tests.observe.proxy import Flood, close, drip, server
 from tests.observe.scene import INFO, Scene
 from tests.support.timing import in_time, wait_until
 
@@ -148,6 +150,27 @@ def test_own_redis_that_refuses_or_hangs(scene):
     assert lost == f"no such host: redis://:***@nope.invalid/0 (key {KEY})"
     wrong = seen(scene, f"redis:{KEY}", "memcached://h").last_seen.why
     assert wrong == "memcached://h is not a Redis URL: write redis://, rediss:// or unix://"
+
+
+@pytest.mark.parametrize(
+    ("serve", "why"),
+    [
+        (drip, "no answer within 0.6 s from"),
+        (close, "connection closed by"),
+        (Flood(b"$9999999999\r\n", b"x" * 65536), "5 MB came, and no end of it: no broker's answer, from"),
+        (Flood(b"", b"*1\r\n" * 9000), "another protocol spoken (RecursionError: maximum recursion depth"),
+    ],
+    ids=["drips", "closes", "sends without end", "is nested without end"],
+)
+def test_own_redis_that_is_none(scene, monkeypatch, serve, why):
+    """A heartbeat's server that is no Redis is told as such, not as the broker, and leaves no thread."""
+    monkeypatch.setattr("pytest_celery_health.observe.sockets.LIMIT", 5_000_000)
+    with server(serve) as port:
+        url = f"redis://:s3cret@127.0.0.1:{port}/0"
+        found = in_time(lambda: seen(scene, f"redis:{KEY}", url, deadline=0.6), within=0.85)
+        wait_until(lambda: not [t for t in threading.enumerate() if t.name == "celery-health look"], within=3)
+    assert found.last_seen.why.startswith(why)
+    assert f" redis://:***@127.0.0.1:{port}/0" in found.last_seen.why
 
 
 def test_broker_that_is_not_redis(rabbit_url, rabbit_exchange):

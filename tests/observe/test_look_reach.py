@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import trustme
 from pytest_celery_health.facts import AskQueues, AskWorkers, Queue, Unseen, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import Server, StartRedis, StartWorker, free_port
+from tests.observe.fleet import Server, StartRedis, StartWorker, accepts, free_port
 from tests.support.timing import wait_until
 
 pytestmark = pytest.mark.slow
@@ -70,6 +72,38 @@ def tls_redis(start_redis: StartRedis, certificates: dict[str, str]) -> Server:
     return start_redis(*arguments, *more, tls=True)
 
 
+def why_not(url: str, **more: Any) -> str:
+    seen = look(Target("t", url, **more), [AskWorkers()], deadline=2)
+    assert "wrong" not in repr(seen)
+    assert isinstance(seen.snapshot.workers, Unseen)
+    return seen.snapshot.workers.why
+
+
+def test_a_password_that_is_rejected(
+    start_redis: StartRedis, certificates: dict[str, str], tmp_path: Path
+) -> None:
+    """However the broker is reached: by TLS, a unix socket, sentinels, or as the next of a failover list."""
+    path = tmp_path / "r.sock"
+    plain = start_redis("--unixsocket", str(path), password="right")
+    secure = ("--tls-cert-file", certificates["certificate"], "--tls-key-file", certificates["key"])
+    tls = start_redis(*secure, "--tls-auth-clients", "no", password="right", tls=True)
+    url = f"rediss://:wrong@127.0.0.1:{tls.port}/0"
+    why = why_not(url, ssl={"ssl_ca_certs": certificates["ca"]})
+    assert why == f"password rejected by rediss://:***@127.0.0.1:{tls.port}/0"
+    assert why_not(f"redis+socket://:wrong@{path}") == f"password rejected by redis+socket://:***@{path}"
+    gone, place = f"127.0.0.1:{free_port()}/0", f"127.0.0.1:{plain.port}/0"
+    assert why_not(f"redis://:wrong@{gone};redis://:wrong@{place}") == (
+        f"connection refused by redis://:***@{gone}; password rejected by redis://:***@{place}"
+    )
+    master = {"master_name": "main", "sentinel_kwargs": {"password": "right"}}
+    with sentinel(tmp_path, plain, "requirepass right") as port:
+        url = f"sentinel://:{{}}@127.0.0.1:{port}/0"
+        rejected = f"password rejected by {url.format('***')}"
+        assert why_not(url.format("wrong"), options=master) == rejected
+        itself = {**master, "sentinel_kwargs": {"password": "wrong"}}
+        assert why_not(url.format("right"), options=itself) == rejected
+
+
 def test_certificates(tls_redis: Server, certificates: dict[str, str], start_worker: StartWorker) -> None:
     url = f"rediss://127.0.0.1:{tls_redis.port}/0"
     options = {
@@ -83,29 +117,35 @@ def test_certificates(tls_redis: Server, certificates: dict[str, str], start_wor
 
 
 def test_a_certificate_that_nobody_trusts(tls_redis: Server) -> None:
-    target = Target("t", f"rediss://127.0.0.1:{tls_redis.port}/0", ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED})
-    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
-    assert isinstance(seen, Unseen)
-    assert seen.why.startswith("certificate not trusted (")
+    required = {"ssl_cert_reqs": ssl.CERT_REQUIRED}
+    why = why_not(f"rediss://127.0.0.1:{tls_redis.port}/0", ssl=required)
+    assert why.startswith("certificate not trusted (")
 
 
 def test_plain_against_tls(tls_redis: Server) -> None:
-    target = Target("t", f"redis://127.0.0.1:{tls_redis.port}/0")
-    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
-    assert isinstance(seen, Unseen)
-    assert "TLS" in seen.why
+    assert "TLS" in why_not(f"redis://127.0.0.1:{tls_redis.port}/0")
+
+
+@contextmanager
+def sentinel(folder: Path, master: Server, *lines: str) -> Iterator[int]:
+    """The port of a sentinel that knows one master, "main"."""
+    port, conf = free_port(), folder / "sentinel.conf"
+    monitor = f"sentinel monitor main 127.0.0.1 {master.port} 1"
+    conf.write_text("\n".join([f"port {port}", "bind 127.0.0.1", monitor, *lines, ""]))
+    process = subprocess.Popen(["redis-server", str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: accepts(port), what="the sentinel")
+        yield port
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 @pytest.fixture
-def sentinels(start_redis: StartRedis, tmp_path: Path) -> str:
+def sentinels(start_redis: StartRedis, tmp_path: Path) -> Iterator[str]:
     """The URL of two sentinels that know one master, "main"; the first of them is gone."""
-    master, port = start_redis(), free_port()
-    conf = tmp_path / "sentinel.conf"
-    conf.write_text(f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {master.port} 1\n")
-    process = subprocess.Popen(["redis-server", str(conf), "--sentinel"], stdout=subprocess.DEVNULL)
-    yield f"sentinel://127.0.0.1:{free_port()}/0;sentinel://127.0.0.1:{port}/0"
-    process.kill()
-    process.wait(10)
+    with sentinel(tmp_path, start_redis()) as port:
+        yield f"sentinel://127.0.0.1:{free_port()}/0;sentinel://127.0.0.1:{port}/0"
 
 
 def test_sentinels(sentinels: str, start_worker: StartWorker) -> None:
@@ -116,10 +156,7 @@ def test_sentinels(sentinels: str, start_worker: StartWorker) -> None:
 
 
 def test_sentinels_that_know_no_such_master(sentinels: str) -> None:
-    target = Target("t", sentinels, options={"master_name": "other"})
-    seen = look(target, [AskWorkers()], deadline=2).snapshot.workers
-    assert isinstance(seen, Unseen)
-    assert "no master 'other'" in seen.why
+    assert "no master 'other'" in why_not(sentinels, options={"master_name": "other"})
 
 
 def test_fanout_of_two_generations_of_sentinels(sentinels: str, start_worker: StartWorker) -> None:

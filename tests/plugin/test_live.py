@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,11 @@ from tests.plugin.conftest import PLUGIN, SECRET, STAGING, Project
 from tests.support.timing import wait_until
 
 TARGET = "--celery-health-target=staging"
+processes = pytest.mark.parametrize(
+    "processes",
+    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "xdist"],
+)
 
 
 def fill(redis: Redis, queue: str, count: int) -> None:
@@ -29,35 +38,71 @@ def fill(redis: Redis, queue: str, count: int) -> None:
 class Gate:
     """A health run as a process of its own, whose output is read while it runs."""
 
-    def __init__(self, project: Project, *args: str) -> None:
-        self.log = project.pytester.path / "gate.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", *PLUGIN, "--celery-health", TARGET, *args],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=project.pytester.path,
-            )
+    def __init__(self, process: subprocess.Popen[bytes], output: Callable[[], str]) -> None:
+        self.process = process
+        self._output = output
 
     @property
     def output(self) -> str:
-        return self.log.read_text()
+        return self._output()
 
     def says(self, text: str) -> None:
-        wait_until(lambda: text in self.output or self.process.poll() is not None, within=30, what=text)
+        wait_until(lambda: text in self.output or self.process.poll() is not None, within=60, what=text)
         assert text in self.output
 
     def ends(self) -> int:
-        return self.process.wait(30)
+        return self.process.wait(60)
+
+
+class Gates:
+    """Starts gates, in which a look follows the other every 0.1 s."""
+
+    def __init__(self, project: Project, stack: ExitStack) -> None:
+        self.project = project
+        self.stack = stack
+
+    def __call__(self, *args: str) -> Gate:
+        """One that writes to a log."""
+        log = self.project.pytester.path / "gate.log"
+        with log.open("wb") as file:
+            return Gate(self._start(file.fileno(), args), log.read_text)
+
+    def on_terminal(self, *args: str) -> Gate:
+        """One that writes to a terminal, and can be interrupted from there."""
+        ours, theirs = pty.openpty()
+        self.stack.callback(os.close, ours)
+        process = self._start(theirs, args)
+        os.close(theirs)
+        seen = bytearray()
+
+        def output() -> str:
+            while select.select([ours], [], [], 0)[0]:
+                try:
+                    seen.extend(os.read(ours, 65536))
+                except OSError:  # Linux: nobody has it open any more
+                    break
+            return seen.decode()
+
+        return Gate(process, output)
+
+    def _start(self, output: int, args: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        waits = ("--celery-health-wait=60", "--celery-health-interval=0.1")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *PLUGIN, "--celery-health", TARGET, *waits, *args],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=self.project.pytester.path,
+        )
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
+        return process
 
 
 @pytest.fixture
-def gates() -> Iterator[list[Gate]]:
-    started: list[Gate] = []
-    yield started
-    for gate in started:
-        gate.process.kill()
-        gate.process.wait()
+def gate(project: Project) -> Iterator[Gates]:
+    with ExitStack() as stack:
+        yield Gates(project, stack)
 
 
 def test_a_queue_over_its_threshold_fails(project: Project, staging: Redis) -> None:
@@ -194,16 +239,40 @@ def test_under_xdist_a_target_is_looked_at_once(project: Project, staging: Redis
     result.stdout.fnmatch_lines(["billing   7 / 5 *", "2 checks: 1 healthy, 1 unhealthy · 1 look, *"])
 
 
-def test_a_wait_ends_as_soon_as_everything_holds(project: Project, staging: Redis, gates: list[Gate]) -> None:
+@processes
+def test_a_wait_ends_as_soon_as_everything_holds(
+    staging: Redis, gate: Gates, processes: tuple[str, ...]
+) -> None:
+    """In a log, each change is a line."""
     fill(staging, "billing", 7)
-    fill(staging, "invoices", 1)
-    gate = Gate(project, "--celery-health-wait=60", "--celery-health-interval=0.1")
-    gates.append(gate)
-    gate.says("1 of 2 hold; billing holds 7 ready messages; wanted below 5")
+    fill(staging, "invoices", 9)
+    run = gate(*processes)
+    run.says("0 of 2 hold; billing holds 7 ready messages; wanted below 5")
+    staging.ltrim("invoices", 0, 2)
+    run.says("1 of 2 hold; billing holds 7 ready messages; wanted below 5")
     staging.ltrim("billing", 0, 2)
-    assert gate.ends() == 0
-    assert "2 of 2 hold" in gate.output
-    assert gate.output.count("1 of 2 hold") == 1
+    assert run.ends() == 0
+    told = [line.partition(": ")[2] for line in run.output.splitlines() if "of 1 min:" in line]
+    assert [line[:6] for line in told] == ["0 of 2", "1 of 2", "2 of 2"]
+
+
+@processes
+def test_on_a_terminal_a_wait_is_one_living_line(
+    staging: Redis, gate: Gates, processes: tuple[str, ...]
+) -> None:
+    fill(staging, "billing", 7)
+    fill(staging, "invoices", 9)
+    run = gate.on_terminal(*processes)
+    run.says("1 s of 1 min: 0 of 2 hold")
+    staging.ltrim("invoices", 0, 2)
+    run.says("1 of 2 hold")
+    staging.ltrim("billing", 0, 2)
+    assert run.ends() == 0
+    (line,) = [line for line in run.output.split("\n") if "of 1 min:" in line]
+    told = [words for words in line.split("\r") if words.strip()]
+    assert len(told) > 3
+    assert all(" of 2 hold" in words for words in told)
+    assert told[-1].strip().endswith(" of 1 min: 2 of 2 hold")
 
 
 def test_a_wait_that_is_over_fails_with_what_was_last_seen(project: Project, staging: Redis) -> None:
@@ -217,19 +286,68 @@ def test_a_wait_that_is_over_fails_with_what_was_last_seen(project: Project, sta
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("processes", [(), ("-p", "xdist.plugin", "-n", "2")], ids=["one", "xdist"])
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
 def test_an_interrupted_wait_reports_what_was_last_seen(
-    project: Project, staging: Redis, gates: list[Gate], sent: signal.Signals, code: int
+    project: Project,
+    staging: Redis,
+    gate: Gates,
+    sent: signal.Signals,
+    code: int,
+    processes: tuple[str, ...],
 ) -> None:
+    project.pytester.makepyfile(
+        "import pytest\nfrom pytest_celery_health import QueueDepth\n"
+        "@pytest.mark.celery_health(QueueDepth('billing', ready_below=5, consumers_at_least=0))\n"
+        "def test_ready(): pass"
+    )
     fill(staging, "billing", 7)
     fill(staging, "invoices", 1)
-    gate = Gate(project, "--celery-health-wait=60", "--celery-health-interval=0.1")
-    gates.append(gate)
-    gate.says("1 of 2 hold")
-    gate.process.send_signal(sent)
-    assert gate.ends() == code
-    assert "last seen: billing holds 7 ready messages; wanted below 5" in gate.output
+    run = gate("--color=yes", *processes)
+    run.says("1 of 3 hold")
+    run.process.send_signal(sent)
+    assert run.ends() == code
+    assert run.output.count("last seen: billing holds 7 ready messages; wanted below 5") == 1
+    assert re.search(r"\n(\x1b\[\w+)*billing   7 / 5  ", run.output)
+    yellow = re.escape("\x1b[33m0 checks: nothing judged · ")
+    assert re.search(yellow + r"[1-9]\d* looks?, ", run.output)
     assert sorted(staging.keys()) == [b"billing", b"invoices"]
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_terminal_lets_a_test_of_xdist_tidy_up(project: Project, staging: Redis) -> None:
+    """The terminal interrupts each process, and the controller its workers once more."""
+    project.pytester.makepyfile(
+        """
+        import pytest
+        from pathlib import Path
+        from threading import Event
+
+        @pytest.mark.celery_health
+        def test_tidies():
+            try:
+                Path('reached').touch()
+                Event().wait()
+            finally:
+                Event().wait(1)
+                Path('tidied').touch()
+        """
+    )
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-p", "xdist.plugin", "-n", "1", "--celery-health"]
+    run = subprocess.Popen(
+        [*command, TARGET, "-k", "tidies"],
+        stdout=subprocess.DEVNULL,
+        cwd=project.pytester.path,
+        start_new_session=True,
+    )
+    try:
+        wait_until((project.pytester.path / "reached").exists, within=60)
+        os.killpg(run.pid, signal.SIGINT)
+        assert run.wait(60) == 2
+    finally:
+        run.kill()
+        run.wait()
+    assert (project.pytester.path / "tidied").exists()
 
 
 def test_a_pattern_sees_a_queue_that_only_the_broker_knows(project: Project, staging: Redis) -> None:

@@ -153,17 +153,20 @@ def test_a_killed_run_of_xdist_leaves_nothing(
     monkeypatch.setenv("STAGING_BROKER", redis.fresh())
     with (tiny / "pyproject.toml").open("a") as contract:
         contract.write(STAGING)
-    (tiny / "test_waits.py").write_text(WAITS.replace("WorkersAnswer()", "QueueDepth('celery')"))
+    # pytest-xdist would interrupt it after 5 seconds, and kill it after 15.
+    ignores = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    waits = WAITS.replace("WorkersAnswer()", "QueueDepth('celery')")
+    (tiny / "test_waits.py").write_text(ignores + waits)
     arguments = ("-p", "xdist.plugin", "-n", "2", "--celery-health-target", target)
     run = subprocess.Popen(command(*arguments), cwd=tiny, stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: (tiny / "reached").exists(), within=100, what="the test's body")
         started = psutil.Process(run.pid).children(recursive=True)
-        assert list(temporary.glob("*celery-health-*/share/look.pickle"))
+        assert list(temporary.glob("*celery-health-*/share/seen.pickle"))
     finally:
         run.kill()
         run.wait()
-    wait_until(lambda: not any(map(lives, started)), within=60, what=f"the end of {started}")
+    wait_until(lambda: not any(map(lives, started)), within=12, what=f"the end of {started}")
     assert not list(temporary.glob("*celery-health*"))
 
 
@@ -354,14 +357,21 @@ def test_the_exit_code_of_a_signal(
     assert "Traceback" not in error
 
 
-def test_a_run_that_is_ended_while_the_app_loads_is_over_at_once(tiny: Path, health: Health) -> None:
+@pytest.mark.parametrize(
+    "processes",
+    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "xdist"],
+)
+def test_a_run_that_is_ended_while_the_app_loads_is_over_at_once(
+    tiny: Path, health: Health, processes: tuple[str, ...]
+) -> None:
     (tiny / "tiny.py").write_text(
         "import pathlib, threading\n"
         "pathlib.Path(__file__).with_name('loads').touch()\n"
         "threading.Event().wait()\n"
     )
     pipe = subprocess.PIPE
-    with subprocess.Popen(command(), cwd=tiny, stdout=pipe, stderr=pipe, text=True) as run:
+    with subprocess.Popen(command(*processes), cwd=tiny, stdout=pipe, stderr=pipe, text=True) as run:
         try:
             wait_until(lambda: (tiny / "loads").exists(), within=60, what="the app being loaded")
             began = time.monotonic()

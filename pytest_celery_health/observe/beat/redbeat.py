@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pytest_celery_health.facts import Beat, Unseen
 from pytest_celery_health.observe.beat.redis import client, unread
 from pytest_celery_health.observe.context import Context
+from pytest_celery_health.observe.trouble import BAFFLED
 
 #: What PTTL answers for a key that does not exist.
 NO_KEY = -2
@@ -39,7 +40,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
         redis, server = found
         try:
             return _read(redis, server, conf)
-        except RedisError as error:
+        except (RedisError, *BAFFLED) as error:
             return unread("redbeat's keys", server, error, context)
 
 

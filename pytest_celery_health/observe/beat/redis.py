@@ -11,7 +11,7 @@ from pytest_celery_health.durations import spell
 from pytest_celery_health.facts import Unseen
 from pytest_celery_health.masking import mask, masked_url
 from pytest_celery_health.observe.context import Context
-from pytest_celery_health.observe.trouble import phrase, plain, unresolved
+from pytest_celery_health.observe.trouble import baffled, hung_up, phrase, plain, unresolved
 
 
 @contextmanager
@@ -36,7 +36,8 @@ def client(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
 def unread(what: str, server: str, error: Exception, context: Context) -> Unseen:
     """Why `what` could not be read from `server`, the evidence first."""
     said = "no such host:" if unresolved(error) else ""
-    said = said or phrase(error, spell(context.deadline.seconds), opening=True) or f"{plain(error)}, on"
+    said = said or phrase(error, spell(context.deadline.seconds), opening=True) or baffled(error)
+    said = said or ("connection closed by" if hung_up(error) else f"{plain(error)}, on")
     return Unseen(f"{mask(said)} {server} ({what})")
 
 
@@ -71,7 +72,10 @@ def _own(context: Context, url: str) -> Iterator[tuple[Any, str] | Unseen]:
     except ValueError:
         yield Unseen(f"{where} is not a Redis URL: write redis://, rediss:// or unix://")
         return
+    sockets = context.sockets()
+    sockets.tap_pool(client.connection_pool)
     try:
         yield client, where
     finally:
         client.close()
+        sockets.close()

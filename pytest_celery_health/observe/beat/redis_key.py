@@ -7,6 +7,7 @@ from pytest_celery_health.masking import mask
 from pytest_celery_health.observe.beat.redis import client, unread
 from pytest_celery_health.observe.beat.times import moment
 from pytest_celery_health.observe.context import Context
+from pytest_celery_health.observe.trouble import BAFFLED
 
 
 def read(context: Context, rest: str, url: str) -> Beat | Unseen:
@@ -22,7 +23,7 @@ def read(context: Context, rest: str, url: str) -> Beat | Unseen:
             value = redis.get(rest)
         except ResponseError as error:
             return Unseen(f"Redis refused to read {where}: {mask(str(error))}")
-        except RedisError as error:
+        except (RedisError, *BAFFLED) as error:
             return unread(f"key {rest}", server, error, context)
     if value is None:
         return Unseen(f"no {where}")
