@@ -81,16 +81,20 @@ class Judging:
             crash = getattr(report.longrepr, "reprcrash", None)
             if crash is not None:
                 crash.message = error.line
-        ended = call.when == "call" or (call.when == "setup" and not report.passed)
-        if ended:
+        if call.when != "setup" or not report.passed:
             report.__dict__["celery_health"] = [outcome.plain() for outcome in item.stash.get(OUTCOMES, [])]
             report.__dict__["celery_health_blind"] = isinstance(error, CannotTell)
+            item.stash[OUTCOMES] = []
         return report
 
     def pytest_report_teststatus(
         self, report: pytest.TestReport
     ) -> tuple[str, str, tuple[str, dict[str, bool]]] | None:
-        if report.when != "call" or not report.passed:
+        if report.when != "call":
+            return None
+        if report.failed and getattr(report, "celery_health_blind", False):
+            return "error", "E", ("ERROR", {"red": True})
+        if not report.passed:
             return None
         softened = {outcome["soft"] for outcome in getattr(report, "celery_health", [])}
         if "warned" in softened:
@@ -106,6 +110,6 @@ class Judging:
         if report.failed:
             if getattr(report, "celery_health_blind", False):
                 self.tally.blind += 1
-                junit.evidence_first(self.config, report)
+                junit.tell_unknown(self.config, report)
             else:
                 self.tally.failed += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 import pytest
 
 from tests.plugin.conftest import Project
@@ -42,37 +44,79 @@ def test_an_unknown_check_is_an_error_of_the_test(project: Project) -> None:
     result.stdout.fnmatch_lines(["ERROR *::test_ready - cannot tell: nobody answered"])
 
 
-def test_expect_judges_in_the_body_and_shows_the_line(project: Project) -> None:
-    project.pytester.makepyfile(
-        """
-        import pytest
-        from acme import Says
+EXPECTS = """
+import pytest
+from acme import Says
 
-        @pytest.mark.celery_health
-        def test_red(celery_health):
-            celery_health.expect(Says(), Says(ok=False))
+@pytest.mark.celery_health
+def test_red(celery_health):
+    celery_health.expect(Says(), Says(ok=False))
 
-        @pytest.mark.celery_health
-        def test_blind(celery_health):
-            celery_health.expect(Says(why="nobody answered"))
+@pytest.mark.celery_health
+def test_blind(celery_health):
+    celery_health.expect(Says(why="nobody answered"))
 
-        @pytest.mark.celery_health
-        def test_green(celery_health):
-            assert celery_health.target == "sandbox"
-            assert celery_health.expect(Says()).target == "sandbox"
-        """
-    )
-    result = project.run()
-    result.assert_outcomes(passed=1, failed=2)
+@pytest.mark.celery_health
+def test_green(celery_health):
+    assert celery_health.target == "sandbox"
+    assert celery_health.expect(Says()).target == "sandbox"
+
+@pytest.mark.celery_health
+@pytest.mark.xfail
+def test_expected(celery_health):
+    celery_health.expect(Says(why="nobody answered"))
+
+@pytest.fixture
+def after(celery_health):
+    yield
+    celery_health.expect(Says(why="nobody answers any more"))
+
+@pytest.mark.celery_health
+def test_blind_at_last(after): pass
+"""
+
+
+@pytest.mark.parametrize("xdist", [[], pytest.param(["-n", "2"], marks=pytest.mark.slow)])
+def test_expect_judges_in_the_body_and_shows_the_line(project: Project, xdist: list[str]) -> None:
+    """What cannot be told is an error, not a failure, wherever it is asked."""
+    project.pytester.makepyfile(EXPECTS)
+    result = project.run("--junitxml=report.xml", *xdist)
+    result.assert_outcomes(passed=2, failed=1, errors=2, xfailed=1)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            ">*celery_health.expect(Says(), Says(ok=False))",
-            "FAILED *::test_red - billing holds 1,204 ready messages*",
-            "FAILED *::test_blind - cannot tell: nobody answered",
+            "*ERROR at call of test_blind *",
+            ">*celery_health.expect(Says(why=*",
+            "*cannot tell: nobody answered",
         ]
     )
-    assert project.run("-k", "test_blind").ret == 6
+    result.stdout.fnmatch_lines([">*celery_health.expect(Says(), Says(ok=False))"])
+    result.stdout.fnmatch_lines_random(
+        [
+            "6 checks: 2 healthy, 1 unhealthy, 3 unknown*",
+            "FAILED *::test_red - billing holds 1,204 ready messages*",
+            "ERROR *::test_blind - cannot tell: nobody answered",
+            "ERROR *::test_blind_at_last - cannot tell: nobody answers any more",
+        ]
+    )
+    suite = ElementTree.parse(project.pytester.path / "report.xml").getroot().find("testsuite")
+    assert suite is not None
+    assert {key: suite.get(key) for key in ("errors", "failures")} == {"errors": "2", "failures": "1"}
+    told = [(case.get("name"), each.tag, each.get("message")) for case in suite for each in case]
+    assert ("test_blind", "error", "cannot tell: nobody answered") in told
+    assert [name for name, tag, _ in told if tag == "error"] == ["test_blind", "test_blind_at_last"]
+    assert [name for name, tag, _ in told if tag == "failure"] == ["test_red"]
+    assert len(suite) == 5
+
+
+@pytest.mark.parametrize("args", [("-k", "blind"), ("-x", "-k", "blind"), ("--lf", "-k", "blind")])
+def test_a_run_that_cannot_tell_ends_so(project: Project, args: tuple[str, ...]) -> None:
+    project.pytester.makepyfile(EXPECTS)
+    if "--lf" in args:
+        project.run("-k", "blind")
+    result = project.run(*args)
+    assert result.ret == 6
+    result.assert_outcomes(errors=1 if "-x" in args else 2, passed=0 if "-x" in args else 1)
 
 
 def test_marked_tests_are_skipped_in_an_ordinary_run(project: Project) -> None:
