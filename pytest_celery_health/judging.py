@@ -52,6 +52,7 @@ class Judging:
                 return
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        item.stash[OUTCOMES] = []  # it may be run once more, by pytest-rerunfailures say
         checks = [] if isinstance(item, Row) else checks_of(item)
         verdicts = [(check, self.run.verdict(check)) for check in checks]
         item.stash[_VERDICTS] = verdicts
@@ -105,6 +106,8 @@ class Judging:
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.outcome == "rerun":  # type: ignore[comparison-overlap]  # pytest-rerunfailures' own
+            return
         outcomes = [Outcome(**plain) for plain in getattr(report, "celery_health", [])]
         self.tally.add(report.nodeid, outcomes)
         if report.failed:

@@ -248,6 +248,18 @@ class TestNeighbours:
         assert "INTERNALERROR" not in output
         assert "::more[sandbox] - " in output
 
+    @pytest.mark.parametrize("args", [[], ["-n", "2"]], ids=" ".join)
+    def test_a_row_that_pytest_rerunfailures_runs_again_is_counted_once(
+        self, project: Project, args: list[str]
+    ) -> None:
+        row = "[tool.celery-health.check.more]\nuse = 'workers'\nat_least = 2\n"
+        project.write("pyproject.toml", CONTRACT + row)
+        run = ("--celery-health", "--reruns", "2", *args)
+        code, output = project.pytest(*run, plugins=["rerunfailures", "xdist"])
+        assert code == 1, output
+        assert "2 rerun" in output
+        assert "5 checks: 4 healthy, 1 unhealthy" in output
+
     def test_pytest_asyncio(self, project: Project) -> None:
         project.write("test_async.py", BESIDE_ASYNCIO)
         project.check("-W", "error", *LOOP, plugins=["asyncio"], ours=2)
