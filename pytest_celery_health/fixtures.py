@@ -92,7 +92,7 @@ def _path_of(call: Callable[..., object] | str) -> str:
     if not module or not name or "<" in name or module == "__main__":
         raise TypeError(
             f"celery_health.probe() calls it in another process, which imports it by its name;"
-            f" {name or call!r} has none"
+            f' {name or call!r} has none; where a module holds it, give "package.module:name"'
         )
     return f"{module}:{name}"
 

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import listed, plural
+from pytest_celery_health.checks.words import listed, more_than, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Probed, Setting, Snapshot, Unseen
 from pytest_celery_health.spelling import meant
@@ -114,9 +114,9 @@ _SHOWN = 100
 class ProbeTells(Check):
     """The project's own health check says what is, in time: green in a healthy world, red in each fault.
 
-    call: "package.module:name": a function, async or not, or a class with `check_status()`. It answers with a
-        bool, a mapping with `healthy` or `status`, a response, a list of what is wrong, figures of queues,
-        or by raising, where it otherwise returns nothing or data.
+    call: "package.module:name": a function, async or not, or a class with `check_status()` or `run()`. It
+        answers with a bool, a mapping with `healthy` or `status`, a response, a list of what is wrong,
+        figures of queues, or by raising, where it otherwise returns nothing or data.
     call_with: the arguments it is called with, by name.
     wsgi: "package.module:name" of an application, or "package.module:create()".
     asgi: the same.
@@ -327,7 +327,7 @@ class ProbeTells(Check):
             if finding is not None:
                 yield finding
         if answer.verdict != "hung" and answer.took > within:
-            took = f"took {spell(round(answer.took, 1))} {in_}"
+            took = f"took {more_than(within, answer.took)} {in_}"
             yield Finding(False, name, took, in_time, figures={"took": answer.took})
         for what in answer.left:
             yield Finding(False, name, f"leaves {what} {in_}", "nothing left behind")
@@ -390,8 +390,11 @@ class ProbeTells(Check):
             return None
         name, while_ = self.gauge or self.probe.name, self._while(answer.world)
         shown = _shown(answer) if known else "no number"
-        hint = "" if known or self.queue else 'another queue? write queue = "..."'
-        return Finding(False, name, f"shows {shown} for {answer.queue} {while_}", f"{held:,}", hint)
+        hints = [] if known or self.queue else ['another queue? write queue = "..."']
+        if self.gauge and not answer.figures:
+            hints.insert(0, "no registry that a module keeps has it")
+        seen = f"shows {shown} for {answer.queue} {while_}"
+        return Finding(False, name, seen, f"{held:,}", "; ".join(hints))
 
     def _while(self, world: str) -> str:
         if world not in WORLDS:

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import plural
+from pytest_celery_health.checks.words import more_than, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskPublishers, Published, Publishing, Snapshot, Unseen
 from pytest_celery_health.spelling import meant
@@ -145,6 +145,8 @@ class PublisherEnds(Check):
     def _late(self, each: Publishing, meanwhile: str, remedy: str) -> Finding | None:
         within = seconds(self.answers_within)
         wanted = f"an end within {spell(within)}"
+        if each.backend:
+            remedy = "it waits for the result backend: ignore_result=True, where nobody reads the result"
         if each.ended == "died":
             return Finding(False, self._name, f"ended its process while {meanwhile}: {each.error}", wanted)
         if each.ended == "hung":
@@ -152,7 +154,7 @@ class PublisherEnds(Check):
             return Finding(False, self._name, seen, wanted, remedy)
         if each.took <= within:
             return None
-        seen = f"took {spell(round(each.took, 1))} while {meanwhile}{_at(each)}"
+        seen = f"took {more_than(within, each.took)} while {meanwhile}{_at(each)}"
         return Finding(False, self._name, seen, wanted, remedy, {"took": each.took})
 
     def _counted(self, each: Publishing, published: Published, when: str) -> Iterator[tuple[str, Finding]]:
@@ -179,7 +181,8 @@ class PublisherEnds(Check):
         if late is not None:
             yield "back", late
         elif again.ended in ("raised", "refused"):
-            yield "back", Finding(False, self._name, f"still {_said(again)} {when}", "its message")
+            how = f"raised {again.error}" if again.ended == "raised" else _said(again)
+            yield "back", Finding(False, self._name, f"still {how} {when}", "its message")
         else:
             for _, finding in self._counted(again, published, when):
                 yield "back", finding

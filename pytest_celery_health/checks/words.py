@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pytest_celery_health.durations import spell
+
 
 def listed(each: Sequence[str], word: str = "and") -> str:
     """ "a, b and c"."""
@@ -20,3 +22,9 @@ def first_names(each: Sequence[str], most: int = 5) -> str:
 def plural(count: int, one: str, many: str = "") -> str:
     """ "1 worker", "1,204 workers"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def more_than(limit: float, took: float) -> str:
+    """Seconds that are too many, and seen to be: "3.4 s", "3 s and 12 ms"."""
+    said = spell(round(took, 1))
+    return said if said != spell(limit) else f"{said} and {(took - limit) * 1000:.0f} ms"

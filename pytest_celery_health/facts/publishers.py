@@ -13,6 +13,7 @@ class Publishing:
     process: "new", in which nothing was published before, or "used".
     ended: "returned"; "refused", by what it returned, such as HTTP 503; "raised"; "hung"; or "died", and its
         process with it. took: seconds. error: what it raised, or returned. at: where it hung, or raised.
+    backend: whether it waited for the result backend there.
     arrived: the messages that the broker held in the end, by task; "" is none of Celery's.
     again: the same call once more, when the broker was well again; None if there was none.
     unseen: why it was not made; impossible: why this broker cannot be brought there.
@@ -24,6 +25,7 @@ class Publishing:
     took: float = 0.0
     error: str = ""
     at: str = ""
+    backend: bool = False
     arrived: Mapping[str, int] = field(default_factory=dict)
     again: Publishing | None = None
     unseen: str = ""

@@ -351,9 +351,7 @@ _DUMP = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+)(?: in (?P<nam
 
 def still_at(output: str) -> str:
     """Where faulthandler saw the child, the innermost frame of the user's own: "file:line in name", or ""."""
-    _, found, dump = output.rpartition("Timeout (")
-    # The main thread is dumped last.
-    frames = [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []
+    frames = _last_frames(output)
     if not frames:
         return ""
     library = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<")
@@ -362,3 +360,14 @@ def still_at(output: str) -> str:
         frames[0],
     )
     return f"{own['file']}:{own['line']} in {own['name']}"
+
+
+def still_in(output: str, code: str) -> bool:
+    """Whether the child was seen in a file whose path has this part."""
+    return any(code in frame["file"] for frame in _last_frames(output))
+
+
+def _last_frames(output: str) -> list[dict[str, str]]:
+    _, found, dump = output.rpartition("Timeout (")
+    # The main thread is dumped last.
+    return [match.groupdict() for match in _DUMP.finditer(dump.rpartition("hread 0x")[2])] if found else []

@@ -1,4 +1,4 @@
-"""What the project's modules keep of a URL from when they were imported: constants, and Redis clients."""
+"""What the project's modules keep of a URL from when they were imported: constants, Redis clients, pools."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _PLACE = ("connection_class", "credential_provider", "db", "host", "password", "
 def replaced(urls: Mapping[str, str], packages: Iterable[str] = ()) -> Iterator[None]:
     """Have the project's modules hold other URLs; at the end they hold what they held.
 
-    urls: the new URL by the one that a module may hold, in a global of its own or in that of a Redis client.
+    urls: the new URL by the one that a module may hold, in a global of its own, or in that of a Redis client
+        or pool.
     packages: such as are the project's though they are installed.
 
     A constant of a module that is imported meanwhile, and took the new URL from the environment or the app,
@@ -35,7 +36,9 @@ def replaced(urls: Mapping[str, str], packages: Iterable[str] = ()) -> Iterator[
                     if value in urls:
                         stack.callback(_swap(module, name, urls[value]))
                 elif _is_client(value):
-                    stack.callback(_move(value, urls))
+                    stack.callback(_move(value, "connection_pool", urls))
+                elif _is_pool(value):
+                    stack.callback(_move(module, name, urls))
         try:
             yield
         finally:
@@ -88,9 +91,13 @@ def _is_client(value: Any) -> bool:
     return type(value).__module__.startswith("redis.") and "connection_pool" in getattr(value, "__dict__", {})
 
 
-def _move(client: Any, urls: Mapping[str, str]) -> Callable[[], None]:
-    """Have a Redis client that leads to one of these URLs use the new one."""
-    pool = client.connection_pool
+def _is_pool(value: Any) -> bool:
+    return type(value).__module__.startswith("redis.") and hasattr(type(value), "get_connection")
+
+
+def _move(holder: Any, name: str, urls: Mapping[str, str]) -> Callable[[], None]:
+    """Have a pool of Redis that leads to one of these URLs be another, to the new one, where it is held."""
+    pool = getattr(holder, name)
     new = next((new for old, new in urls.items() if _leads_to(pool, old)), "")
     if not new.startswith(("redis://", "rediss://")):
         return _nothing
@@ -99,15 +106,17 @@ def _move(client: Any, urls: Mapping[str, str]) -> Callable[[], None]:
         for key, value in pool.connection_kwargs.items()
         if key not in _PLACE and not key.startswith("ssl")
     }
-    client.connection_pool = moved = type(pool).from_url(new, **options)
-    return partial(_move_back, client, pool, moved)
+    moved = type(pool).from_url(new, **options)
+    setattr(holder, name, moved)
+    return partial(_move_back, holder, name, pool, moved)
 
 
 def _nothing() -> None: ...
 
 
-def _move_back(client: Any, pool: Any, moved: Any) -> None:
-    client.connection_pool = pool
+def _move_back(holder: Any, name: str, pool: Any, moved: Any) -> None:
+    if getattr(holder, name, None) is moved:  # else somebody else changed it, and knows why
+        setattr(holder, name, pool)
     closing: Any = None
     with suppress(Exception):
         closing = moved.disconnect()

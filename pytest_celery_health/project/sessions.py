@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from pytest_celery_health.masking import mask
-from pytest_celery_health.project.describe import Asked, Sealing, still_at
+from pytest_celery_health.project.describe import Asked, Sealing, still_at, still_in
 from pytest_celery_health.project.info import AppSpec, ProjectError
 
 #: Seconds that what a session needs gets to load, and its fork to come.
@@ -166,6 +166,10 @@ class Session:
     def where(self) -> str:
         """Where it was when it was last given up, as "shop/orders.py:12 in place"; "" if nobody knows."""
         return still_at(self._written()).removeprefix(os.path.join(self._root, ""))
+
+    def was_in(self, code: str) -> bool:
+        """Whether a file whose path has this part is what it was in then."""
+        return still_in(self._written(), code)
 
     def last_words(self, lines: int) -> list[str]:
         """The end of what it wrote."""

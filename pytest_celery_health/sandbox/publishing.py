@@ -28,6 +28,8 @@ from pytest_celery_health.sandbox.spec import SandboxSpec
 from pytest_celery_health.sandbox.world import World
 
 _WORK = "pytest_celery_health.project.child.publisher:publisher"
+#: Where Celery talks to result backends.
+_BACKENDS = "/celery/backends/"
 #: Seconds that the app gets to load.
 _LOAD = 30.0
 #: Seconds beyond its own that a call gets, to be seen to be late rather than hung.
@@ -188,6 +190,8 @@ class _Trial:
             said = {"ended": "died", "error": str(error)}
         if said is None:
             said = {"ended": "hung", "at": call.session.where(), "took": self._ask.within}
+        if said.get("took", 0.0) >= self._ask.within:
+            said = {**said, "backend": call.session.was_in(_BACKENDS)}
         call.queues.update(said.get("queues", ()))
         setattr(call, which, said)
 
@@ -253,5 +257,6 @@ class _Trial:
             said.get("took", 0.0),
             mask(said.get("error", ""), self._secrets),
             said.get("at", ""),
+            said.get("backend", False),
             dict(arrived),
         )

@@ -99,9 +99,19 @@ def test_what_is_wrong_before_anything_is_wrong_with_the_broker(healthy, message
             " (what it sends again has been taken, too: retry=False)",
         ),
         (
+            Publishing("broker_slow", "used", "returned", 3.004, arrived=SENT),
+            "place_order took 3 s and 4 ms while the broker is slow; wanted an end within 3 s"
+            " (socket_timeout in the transport options of the connection that it publishes on)",
+        ),
+        (
+            Publishing("broker_hangs", "used", "hung", 3.0, at="shop/orders.py:9", backend=True),
+            "place_order hung for 3 s while the broker hangs, at shop/orders.py:9; wanted an end within 3 s"
+            " (it waits for the result backend: ignore_result=True, where nobody reads the result)",
+        ),
+        (
             replace(RAISED, again=replace(RAISED, error="RuntimeError: Acquire on closed pool")),
-            "place_order still raised RuntimeError once the broker is well again after broker_hangs;"
-            " wanted its message",
+            "place_order still raised RuntimeError: Acquire on closed pool once the broker is well again"
+            " after broker_hangs; wanted its message",
         ),
         (
             replace(RAISED, again=Publishing("broker_hangs", "used", "hung", 3.0, at="shop/orders.py:12")),

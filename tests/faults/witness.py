@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -47,6 +49,25 @@ def redis_cli(url: str, *command: str) -> str:
         check=False,
     )
     return (done.stdout + done.stderr).strip()
+
+
+def rabbit_clients(world: World) -> set[int]:
+    """The ports of who is connected to a RabbitMQ, as its own tool lists them."""
+    launch = world.sandbox.launch
+    done = subprocess.run(
+        [Path(launch.argv[0]).with_name("rabbitmqctl"), "-q", "list_connections", "peer_port"],
+        env={"PATH": os.environ.get("PATH", os.defpath), **launch.env},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return {int(line) for line in done.stdout.split() if line.isdecimal()}
+
+
+def ports(process: psutil.Process) -> set[int]:
+    """Those from which a process is connected, says the kernel."""
+    return {each.laddr.port for each in process.net_connections() if each.status == "ESTABLISHED"}
 
 
 def direct(world: World) -> str:

@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -206,28 +208,41 @@ def test_a_binding_that_is_lost_in_mid_look_is_no_empty_fleet(
     assert "lost the binding of our reply queue" in seen.why
 
 
-def rabbit_objects(start: str) -> set[str]:
-    """Names of exchanges and queues that begin with `start` or are ours."""
-    found = set()
-    for kind in ("list_queues", "list_exchanges"):
-        listed = subprocess.run(
-            ["rabbitmqctl", "-q", "--no-table-headers", kind, "name"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        found |= {name for name in listed.stdout.split() if name.startswith((start, PREFIX)) or start in name}
-    return found
+def rabbitmqctl(*words: str) -> str:
+    done = subprocess.run(
+        ["rabbitmqctl", "-q", *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
 
 
-def test_rabbitmq_is_as_it_was(rabbit_url: str, rabbit_exchange: str, start_worker: StartWorker) -> None:
-    more = {"control_exchange": rabbit_exchange, "event_exchange": f"{rabbit_exchange}.ev"}
-    look(Target("t", rabbit_url, **more), EVERYTHING, deadline=5)
-    assert rabbit_objects(rabbit_exchange) == set(), "nothing is declared where no worker ever was"
-    start_worker(rabbit_url, "w1@x", "-Q", f"{rabbit_exchange}.q", **more)
-    before = rabbit_objects(rabbit_exchange)
-    assert f"{rabbit_exchange}.pidbox" in before
-    found = look(Target("t", rabbit_url, **more), EVERYTHING, deadline=5)
+@pytest.fixture
+def vhost(rabbit_url: str) -> Iterator[str]:
+    """A virtual host of the machine's RabbitMQ, in which nobody else looks or works."""
+    name = f"test-{uuid4().hex[:12]}"
+    rabbitmqctl("add_vhost", name)
+    try:
+        rabbitmqctl("set_permissions", "-p", name, urlsplit(rabbit_url).username or "", ".*", ".*", ".*")
+        yield name
+    finally:
+        rabbitmqctl("delete_vhost", name)
+
+
+def objects_of(vhost: str) -> set[str]:
+    """Names of its queues and exchanges."""
+    kinds = ("list_queues", "list_exchanges")
+    listed = (rabbitmqctl("--no-table-headers", kind, "-p", vhost, "name") for kind in kinds)
+    return {name for lines in listed for name in lines.split("\n")}
+
+
+def test_rabbitmq_is_as_it_was(rabbit_url: str, vhost: str, start_worker: StartWorker) -> None:
+    url = urlsplit(rabbit_url)._replace(path=f"/{vhost}").geturl()
+    untouched = objects_of(vhost)
+    look(Target("t", url), EVERYTHING, deadline=5)
+    assert objects_of(vhost) == untouched, "nothing is declared where no worker ever was"
+    start_worker(url, "w1@x")
+    before = objects_of(vhost)
+    assert "celery.pidbox" in before
+    found = look(Target("t", url), EVERYTHING, deadline=5)
     assert isinstance(found.snapshot.workers, Workers)
     assert found.snapshot.workers.answered
-    assert rabbit_objects(rabbit_exchange) == before
+    assert objects_of(vhost) == before

@@ -13,7 +13,7 @@ import redis
 import requests
 from celery import Celery
 from kombu import Queue
-from prometheus_client import Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 BROKER = os.environ.get("BROKER", "redis://production.example:6379/0")
 app = Celery("shop", broker=BROKER)
@@ -25,6 +25,10 @@ app.conf.update(
 BOUNDS = {"socket_timeout": 1, "socket_connect_timeout": 1}
 KEY = "beat-seen"
 TOTAL = Gauge("queue_ready", "ready", ["queue"])
+OWN = CollectorRegistry()
+OWN_TOTAL = Gauge("queue_ready_own", "ready", ["queue"], registry=OWN)
+HIDDEN = {"registry": CollectorRegistry()}
+HIDDEN_TOTAL = Gauge("queue_hidden", "ready", ["queue"], registry=HIDDEN["registry"])
 STALE = Gauge("queue_stale", "ready", ["queue"])
 
 
@@ -76,14 +80,26 @@ def creates_queues():
 
 
 def sets_gauge():
+    for_each_queue(TOTAL)
+
+
+def sets_gauge_of_its_own_registry():
+    for_each_queue(OWN_TOTAL)
+
+
+def sets_gauge_that_nobody_finds():
+    for_each_queue(HIDDEN_TOTAL)
+
+
+def for_each_queue(gauge):
     try:
         found = lengths()
     except Exception:
         for queue in ("orders", "mail"):
-            TOTAL.labels(queue).set(math.nan)
+            gauge.labels(queue).set(math.nan)
         raise
     for queue, length in found.items():
-        TOTAL.labels(queue).set(length)
+        gauge.labels(queue).set(length)
 
 
 def leaves_gauge():

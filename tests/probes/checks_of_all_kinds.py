@@ -2,12 +2,14 @@
 
 # ruff: noqa: BLE001, T201
 
+import asyncio
 import logging
 import os
 import socket
 import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import redis
 from celery import Celery
@@ -15,6 +17,8 @@ from celery import Celery
 app = Celery("shop", broker=os.environ.get("BROKER", "redis://production.example:6379/0"))
 BOUNDS = {"socket_timeout": 1, "socket_connect_timeout": 1, "max_retries": 0}
 KEPT = []
+STREAMS = {}
+CALLED = []
 
 
 @app.task
@@ -87,6 +91,34 @@ class Raises:
         asked("ping")
 
 
+class Runs:
+    """As django-health-check 4 has them."""
+
+    def run(self):
+        asked("ping")
+
+
+async def keeps_its_stream():
+    """A connection of asyncio's that lives as long as the process and its loop."""
+    try:
+        if "stream" not in STREAMS:
+            place = urlsplit(app.conf.broker_url)
+            STREAMS["stream"] = await asyncio.open_connection(place.hostname, place.port)
+        reader, writer = STREAMS["stream"]
+        writer.write(b"PING\r\n")
+        return bool(await asyncio.wait_for(reader.readline(), 1))
+    except Exception:
+        return False
+
+
+async def gives_a_thread_up():
+    """In time, whatever becomes of the thread."""
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(hangs), 3)
+    except asyncio.TimeoutError:
+        return False
+
+
 def takes_arguments(*, command):
     return bool(asked(command))
 
@@ -147,6 +179,11 @@ def always_red():
     return {"healthy": False, "reason": "it is Monday"}
 
 
+def green_once():
+    CALLED.append(1)
+    return returns_bool() and len(CALLED) < 2
+
+
 def raises():
     return bool(asked("ping"))
 
@@ -158,6 +195,14 @@ def is_late():
 
 def hangs():
     return returns_bool() or threading.Event().wait()
+
+
+async def hangs_in_the_loop():
+    return returns_bool() or await never()
+
+
+async def never():
+    await asyncio.Event().wait()
 
 
 def ends_its_process():

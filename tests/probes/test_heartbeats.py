@@ -11,11 +11,32 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
+from conftest import IMPOSSIBLE
+from pytest_celery_health.project.info import AppSpec
+from pytest_celery_health.sandbox import Sandbox
+from pytest_celery_health.sandbox.brokers import UnavailableError, choose
 from pytest_celery_health.sandbox.faults import FaultError
 from pytest_celery_health.sandbox.probes import heartbeats
 from pytest_celery_health.sandbox.probes.heartbeats import Called, File, Key, aside, held, like
-from tests.observe.fleet import start_redis_server
+from pytest_celery_health.sandbox.spec import SandboxSpec
+from tests.faults.witness import redis_cli
 
+FILLING = (
+    ("SET", "seen", "2026-01-15T12:00:00+00:00", "EX", "120"),
+    ("RPUSH", "orders", "a", "b"),
+    ("SADD", "_kombu.binding.orders", "orders"),
+    ("HSET", "unacked", "tag", "message"),
+    ("ZADD", "unacked_index", "12.5", "tag"),
+)
+LISTING = (
+    ("DBSIZE",),
+    ("GET", "seen"),
+    ("LRANGE", "orders", "0", "-1"),
+    ("TTL", "orders"),
+    ("SMEMBERS", "_kombu.binding.orders"),
+    ("HGETALL", "unacked"),
+    ("ZRANGE", "unacked_index", "0", "-1", "WITHSCORES"),
+)
 AT = datetime(2026, 1, 15, 12, 0, 0, 250_000, timezone.utc)
 
 
@@ -153,20 +174,27 @@ def test_a_function_that_tells_a_time_without_zone() -> None:
     assert clock[0] == pytest.approx(now.timestamp(), abs=1e-3)
 
 
-def test_what_a_redis_holds_comes_back(tmp_path: Path) -> None:
-    server = start_redis_server(tmp_path)
+@pytest.mark.parametrize("broker", ["", "redis-server", "fakeredis"])
+def test_what_a_redis_holds_comes_back(broker: str, tmp_path: Path) -> None:
+    spec = SandboxSpec(broker=broker, workers=0, start_within=60)
     try:
-        client = Redis.from_url(server.url())
-        client.set("seen", b"\x80 pickled", ex=120)
-        client.rpush("orders", "a", "b")
-        with aside(client):
-            assert client.dbsize() == 0
-        assert client.get("seen") == b"\x80 pickled"
-        assert 0 < int(client.ttl("seen")) <= 120  # type: ignore[arg-type]
-        assert client.lrange("orders", 0, -1) == [b"a", b"b"]
-        assert client.ttl("orders") == -1
-    finally:
-        server.stop()
+        choose(broker)
+    except UnavailableError as error:
+        pytest.skip(f"{IMPOSSIBLE}{error}")
+    with Sandbox(spec, AppSpec("", tmp_path)) as sandbox:
+        url = sandbox.target.url
+
+        def held_there() -> list[str]:
+            return [redis_cli(url, *each) for each in LISTING]
+
+        for each in FILLING:
+            redis_cli(url, *each)
+        before = held_there()
+        assert before[0] == "5"
+        with Redis.from_url(url) as client, aside(client):
+            assert redis_cli(url, "DBSIZE") == "0"
+        assert held_there() == before
+        assert 0 < int(redis_cli(url, "TTL", "seen")) <= 120
 
 
 def test_without_freezegun_it_is_said_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,9 @@ RIGHT = {
     "async": calls("is_async"),
     "class": calls("Backend"),
     "async-class": calls("Raises"),
+    "run": calls("Runs"),
+    "async-kept": calls("keeps_its_stream"),
+    "async-gives-up": calls("gives_a_thread_up"),
     "arguments": calls("takes_arguments", call_with={"command": "ping"}, may_raise=True),
     "wsgi": requests("wsgi", "wsgi", headers={"X-Asker": "kubelet"}),
     "wsgi-raises": requests("wsgi", "wsgi_raises"),
@@ -52,6 +55,10 @@ SHOWS = "shows the broker's password in its"
 WRONG = {
     "lies": (calls("always_green"), f"always_green says healthy {REFUSES}; wanted unhealthy"),
     "red": (calls("always_red"), "always_red says unhealthy in a healthy world; wanted healthy"),
+    "once": (
+        calls("green_once"),
+        "green_once says unhealthy in a healthy world; wanted healthy",
+    ),
     "restarts": (
         calls("returns_bool", unhealthy_when=(), stays_healthy_when=(AWAY,)),
         f"returns_bool says unhealthy {REFUSES}; wanted healthy",
@@ -64,6 +71,10 @@ WRONG = {
     "hangs": (
         calls("hangs", answers_within=2),
         "hangs hung in broker_refuses, at shop.py:* in hangs; wanted an answer within 2 s",
+    ),
+    "hangs-async": (
+        calls("hangs_in_the_loop", answers_within=2),
+        "hangs_in_the_loop hung in broker_refuses, at shop.py:* in never; wanted an answer within 2 s",
     ),
     "ends": (
         calls("ends_its_process"),

@@ -37,6 +37,7 @@ RIGHT = {
     "depth": calls("below_a_thousand", "queue_check"),
     "one queue": calls("lengths", "queue_check", queue="mail", depth=7),
     "gauge": calls("sets_gauge", "gauge", gauge="queue_ready"),
+    "gauge of its own registry": calls("sets_gauge_of_its_own_registry", "gauge", gauge="queue_ready_own"),
     "beat": calls("beat", "beat_check"),
     "beat by call": calls("beat", "beat_check", heartbeat=TOLD),
     "api": asks_host("ready", *OF_HOSTS),
@@ -68,6 +69,14 @@ WRONG = {
             "queue_stale still shows 1,001 while the broker refuses connections",
             "queue_stale still shows 1,001 while the broker takes connections and never answers",
             "queue_stale shows 1,001 for orders while the messages that waited are gone",
+        ],
+    ),
+    "gauge that nobody finds": (
+        calls("sets_gauge_that_nobody_finds", "gauge", gauge="queue_hidden"),
+        [
+            "queue_hidden shows no number for orders while messages of all priorities wait in the queue"
+            " (queue_filled); wanted 1,001",
+            "queue_hidden shows no number for orders while the messages that waited are gone",
         ],
     ),
     "beat": (
@@ -161,11 +170,13 @@ def test_red_where_it_is_wrong(verdicts: dict[str, Verdict], name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("broker", ["", "fakeredis"])
 def test_what_a_beat_wrote_before_is_away_where_there_is_no_heartbeat(
-    lab: Callable[..., Lab], tmp_path: Path
+    lab: Callable[..., Lab], tmp_path: Path, broker: str
 ) -> None:
     shutil.copy(SOURCE, tmp_path / "shop.py")
-    made = lab("shop:app", tmp_path, workers=1, concurrency=1, beat=("heartbeat",), redirect_env=("BROKER",))
+    spec = {"workers": 1, "concurrency": 1, "beat": ("heartbeat",), "redirect_env": ("BROKER",)}
+    made = lab("shop:app", tmp_path, broker=broker, start_within=60, **spec)
     fields = {"unhealthy_when": ("heartbeat_missing",), "stays_healthy_when": ("heartbeat_young",)}
     check = ProbeTells(call="shop:beat", answers_within=20, heartbeat=TOLD, **fields)
     wrong = ProbeTells(call="shop:alive", answers_within=20, heartbeat=TOLD, **fields)

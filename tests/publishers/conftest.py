@@ -23,7 +23,7 @@ from celery.exceptions import OperationalError
 from kombu import Exchange, Producer, pools
 
 app = Celery("shop", broker="redis://production.example:6379/0")
-BOUNDS = {"socket_timeout": 0.3, "socket_connect_timeout": 0.3, "max_retries": 0}
+BOUNDS = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5, "max_retries": 0}
 
 @app.task(name="pack")
 def pack(order):
@@ -31,13 +31,17 @@ def pack(order):
 
 def bounded(**more):
     options = {**app.conf.broker_transport_options, **BOUNDS, **more}
-    return app.connection_for_write(connect_timeout=0.3, transport_options=options)
+    return app.connection_for_write(connect_timeout=0.5, transport_options=options)
 
 def plain():
     pack.delay("o1")
 
 def not_again():
     pack.apply_async(("o1",), retry=False)
+
+def bounded_without_result():
+    with bounded() as connection:
+        pack.apply_async(("o1",), connection=connection, retry=False, ignore_result=True)
 
 def well_bounded():
     with pools.producers[bounded()].acquire(block=True, timeout=1) as producer:
@@ -111,25 +115,33 @@ def fails():
     raise KeyError("order")
 """
 
+#: How the app comes to keep results, where its messages are.
+RESULTS = (
+    'Celery("shop", broker=',
+    'Celery("shop", backend="redis://production.example:6379/0", broker=',
+)
+
 Try = Callable[..., Verdict]
 
 
 @pytest.fixture(scope="session")
 def of_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Try]]:
-    """What a row about a function of the app comes to, on a broker."""
+    """What a row about a function of the app comes to, on a broker; with another app, if one is named."""
     made: dict[str, Publishers] = {}
     root = tmp_path_factory.mktemp("publishers")
     Path(root, "shop.py").write_text(textwrap.dedent(APP))
+    Path(root, "shop_with_results.py").write_text(textwrap.dedent(APP.replace(*RESULTS)))
 
-    def on(broker: str) -> Try:
-        if broker not in made:
-            made[broker] = Publishers(SandboxSpec(broker=broker), AppSpec("shop:app", root))
+    def on(broker: str, app: str = "shop") -> Try:
+        key = f"{broker} {app}"
+        if key not in made:
+            made[key] = Publishers(SandboxSpec(broker=broker), AppSpec(f"{app}:app", root))
 
         def attempt(function: str, *when: str, **fields: object) -> Verdict:
             fields.setdefault("answers_within", 1.5)
-            check = PublisherEnds(f"shop:{function}", when=when, **fields)  # type: ignore[arg-type]
+            check = PublisherEnds(f"{app}:{function}", when=when, **fields)  # type: ignore[arg-type]
             (ask,) = merge(check.asks())
-            return judge(check, Snapshot(made[broker].published(ask)))  # type: ignore[arg-type]
+            return judge(check, Snapshot(made[key].published(ask)))  # type: ignore[arg-type]
 
         return attempt
 

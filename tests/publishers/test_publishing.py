@@ -65,6 +65,21 @@ def test_other_styles_that_are_right(attempt: Try, function: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_result_backend_that_is_away_holds_up_who_has_bounded_all_else(
+    of_broker: Callable[[str, str], Try],
+) -> None:
+    attempt = of_broker("", "shop_with_results")
+    found = attempt("own_connection", "broker_refuses")
+    assert found.message() == (
+        "own_connection hung for 1.5 s while the broker refuses,"
+        f" at shop_with_results.py:{line('connection=connection, retry=False)')};"
+        " wanted an end within 1.5 s"
+        " (it waits for the result backend: ignore_result=True, where nobody reads the result)"
+    )
+    assert attempt("bounded_without_result", "broker_refuses").healthy
+
+
+@pytest.mark.slow
 def test_what_is_sent_again_after_a_lost_answer_arrives_twice(attempt: Try) -> None:
     """As `delay()` does by itself."""
     found = attempt("plain", CUTS)
@@ -103,8 +118,8 @@ def test_an_answer_that_says_no_is_as_good_as_an_error(attempt: Try) -> None:
 def test_a_publisher_that_does_not_recover(attempt: Try) -> None:
     found = attempt("once_only", "broker_refuses")
     assert found.message() == (
-        "once_only still raised RuntimeError once the broker is well again after broker_refuses;"
-        " wanted its message"
+        "once_only still raised RuntimeError: Acquire on closed pool once the broker is well again after"
+        " broker_refuses; wanted its message"
     )
 
 

@@ -296,6 +296,7 @@ OTHER = "redis://127.0.0.1:1/7"
 CLIENT = redis.Redis.from_url(BROKER, decode_responses=True, socket_timeout=3)
 ELSEWHERE = redis.Redis.from_url(OTHER)
 LOOP = redis.asyncio.Redis.from_url(BROKER)
+POOL = redis.ConnectionPool.from_url(BROKER, socket_timeout=4)
 app = Celery("shop", broker=BROKER, set_as_current=False)
 
 def beat():
@@ -334,6 +335,8 @@ def test_a_url_that_a_module_keeps_leads_there_too(
         assert module.beat() == (b"noon", "noon")
         assert module.CLIENT.connection_pool.connection_kwargs["socket_timeout"] == 3
         assert module.LOOP.connection_pool.connection_kwargs["port"] == Connection(redis.url).port
+        assert Redis(connection_pool=module.POOL).get("heartbeat") == b"noon"
+        assert module.POOL.connection_kwargs["socket_timeout"] == 4
         assert module.ELSEWHERE.connection_pool.connection_kwargs["db"] == 7
         assert module.OTHER == "redis://127.0.0.1:1/7"
     assert dict(vars(module)) == before

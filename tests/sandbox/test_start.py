@@ -18,6 +18,7 @@ from pytest_celery_health.observe.look import look
 from pytest_celery_health.project.describe import call
 from pytest_celery_health.project.info import AppSpec
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SandboxSpec, keeper
+from tests.support.timing import as_far_as
 
 
 def test_workers_answer_and_consume_every_queue_of_the_app(project: Callable[..., AppSpec]) -> None:
@@ -133,12 +134,24 @@ def test_workers_that_speak_pickle_answer_in_json(project: Callable[..., AppSpec
     assert [(worker.name, worker.malformed) for worker in workers.answered] == [("w1@sandbox", ())]
 
 
-def test_a_worker_that_hangs_is_told_of_in_time(project: Callable[..., AppSpec]) -> None:
-    app = project("print('waiting for the vault', flush=True)\nimport time\ntime.sleep(1000)")
-    with pytest.raises(SandboxError) as failed:
-        Sandbox(SandboxSpec(start_within=1.5), app).start()
-    assert str(failed.value).startswith("worker w1 did not answer within 1.5 s\nlast lines of w1's log:\n")
-    assert str(failed.value).endswith("waiting for the vault")
+def test_a_worker_that_hangs_is_told_of_in_time(project: Callable[..., AppSpec], scratch: Path) -> None:
+    app = project(
+        """
+        print('waiting for the vault', flush=True)
+        Path(os.environ["SCRATCH"], "hangs").touch()
+        import time
+        time.sleep(1000)
+        """
+    )
+
+    def start(within: float) -> str:
+        with pytest.raises(SandboxError) as failed:
+            Sandbox(SandboxSpec(start_within=within), app).start()
+        return str(failed.value)
+
+    within, said = as_far_as(scratch / "hangs", start, 1.5, 6, 24)
+    assert said.startswith(f"worker w1 did not answer within {within:g} s\nlast lines of w1's log:\n")
+    assert said.endswith("waiting for the vault")
 
 
 def test_a_mistaken_allow_is_told(project: Callable[..., AppSpec]) -> None:

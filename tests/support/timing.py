@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
@@ -39,3 +40,16 @@ def in_time(act: Callable[[], T], within: float, *, times: int = 5) -> T:
             return found
         late.append(f"{took:.2f} s")
     pytest.fail(f"took {', '.join(late)}; wanted less than {within:g} s")
+
+
+def as_far_as(there: Path, act: Callable[[float], T], *bounds: float) -> tuple[float, T]:
+    """The first of these bounds of time in which `act` comes as far as to make the file, and what it returns.
+
+    On a machine under load that takes longer than what is to be bounded.
+    """
+    for within in bounds:
+        there.unlink(missing_ok=True)
+        found = act(within)
+        if there.exists():
+            return within, found
+    pytest.fail(f"{there.name} was not reached within {bounds[-1]:g} s")

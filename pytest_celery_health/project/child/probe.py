@@ -76,7 +76,7 @@ def _caller(probe: dict[str, Any]) -> Callable[[], Any]:
 
 def _checked(instance: Any) -> Any:
     """What an instance with `check_status()` says: by its errors, by what that returns, or by raising."""
-    for name in ("run_check", "check_status", "check", "__call__"):
+    for name in ("run_check", "check_status", "run", "check", "__call__"):
         method = getattr(instance, name, None)
         if method is not None:
             said = awaited(method())
@@ -84,7 +84,7 @@ def _checked(instance: Any) -> Any:
             if errors:
                 return {"healthy": False, "errors": "; ".join(map(str, errors))}
             return said
-    raise TypeError(f"{type(instance).__name__} has neither run_check() nor check_status()")
+    raise TypeError(f"{type(instance).__name__} has none of run_check(), check_status() and run()")
 
 
 class _Session:
@@ -133,7 +133,7 @@ class _Session:
             said |= {"verdict": "raised", "said": self._short(called.text()), "where": called.at(self._path)}
         said["shows"] = [*self._shows(called.found, called.error, written)]
         if self._gauge:
-            said["gauge"] = [*_samples(self._gauge, queue)]
+            said["gauge"] = _samples(self._gauge, queue)
         del called
         gc.collect()
         threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -214,14 +214,27 @@ class _Kept(logging.Handler):
             self._kept.append(logging.Formatter().format(record))
 
 
-def _samples(name: str, queue: str) -> Iterator[float | None]:
+def _samples(name: str, queue: str) -> list[float | None]:
     """What a metric of this process says of a queue; None for not a number."""
-    from prometheus_client import REGISTRY
+    for registry in _registries():
+        found = [
+            None if sample.value != sample.value else sample.value
+            for family in registry.collect()
+            for sample in family.samples
+            if sample.name == name and (queue in sample.labels.values() or not sample.labels)
+        ]
+        if found:
+            return found
+    return []
 
-    for family in REGISTRY.collect():
-        for sample in family.samples:
-            if sample.name == name and (queue in sample.labels.values() or not sample.labels):
-                yield None if sample.value != sample.value else sample.value
+
+def _registries() -> Iterator[Any]:
+    """The usual one, and others that modules keep."""
+    from prometheus_client import REGISTRY, CollectorRegistry
+
+    yield REGISTRY
+    kept = [each for module in list(sys.modules.values()) for each in list(vars(module).values())]
+    yield from {id(each): each for each in kept if type(each) is CollectorRegistry}.values()
 
 
 def _sockets() -> int:

@@ -17,15 +17,20 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from types import FrameType
 from typing import Any, Protocol
 
 from celery import Celery
 
 from pytest_celery_health.project.child.handlers import relative
 from pytest_celery_health.project.child.tell import tell
+
+#: Seconds after faulthandler, so that who asks where a call is reads this.
+_AFTER = 0.05
 
 
 class Serves(Protocol):
@@ -137,6 +142,7 @@ class Called:
 def call(function: Callable[[], Any], gives_up: float) -> Called:
     """Call it. After `gives_up` seconds the session's output tells the parent where it is."""
     faulthandler.dump_traceback_later(gives_up, file=2)
+    telling = _loop().call_later(gives_up + _AFTER, _tell_where)
     began, cpu = time.monotonic(), time.process_time()
     found, error = None, None
     try:
@@ -145,18 +151,52 @@ def call(function: Callable[[], Any], gives_up: float) -> Called:
         error = raised
     took, cpu = time.monotonic() - began, time.process_time() - cpu
     faulthandler.cancel_dump_traceback_later()
+    telling.cancel()
     return Called(found, error, took, cpu)
 
 
 def awaited(found: Any) -> Any:
     """What a function returned, waited for if it is async."""
-    if not inspect.isawaitable(found):
-        return found
+    return _loop().run_until_complete(_result_of(found)) if inspect.isawaitable(found) else found
 
-    async def wait() -> Any:
-        return await found
 
-    return asyncio.run(wait())
+async def _result_of(found: Awaitable[Any]) -> Any:
+    return await found
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for all calls in this process, as a server has: an async client that is kept belongs to its loop,
+    and a thread that a call gave up holds nobody up."""
+    return asyncio.new_event_loop()
+
+
+def _tell_where() -> None:
+    """As faulthandler does, where coroutines wait, which is on no thread's stack."""
+    tasks = sorted(asyncio.all_tasks(_loop()), key=lambda task: not _is_the_call(task))
+    lines = [
+        f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n'
+        for task in tasks
+        for frame in _stack_of(task.get_coro())
+    ]
+    os.write(2, "".join(["Timeout (async)!\nThread 0x0 (most recent call first):\n", *lines]).encode())
+
+
+def _is_the_call(task: asyncio.Task[Any]) -> bool:
+    return getattr(task.get_coro(), "cr_code", None) is _result_of.__code__
+
+
+def _stack_of(waiting: Any) -> list[FrameType]:
+    """Of a coroutine, or a generator, the innermost first."""
+    frames: list[FrameType] = []
+    while waiting is not None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(waiting, f"{kind}_frame")), "")
+        frame = getattr(waiting, f"{kind}_frame", None)
+        if frame is None:
+            break
+        frames.insert(0, frame)
+        waiting = getattr(waiting, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return frames
 
 
 def _serve_session(session: Callable[[], Serves], line: socket.socket, output: int) -> None:

@@ -61,12 +61,8 @@ def ask_wsgi(app: Callable[..., Any], path: str, headers: Mapping[str, str]) -> 
     return response
 
 
-def ask_asgi(app: Callable[..., Awaitable[None]], path: str, headers: Mapping[str, str]) -> Response:
+async def ask_asgi(app: Callable[..., Awaitable[None]], path: str, headers: Mapping[str, str]) -> Response:
     """The answer to GET `path`, within a lifespan of the application's own."""
-    return asyncio.run(_ask_asgi(app, path, headers))
-
-
-async def _ask_asgi(app: Callable[..., Awaitable[None]], path: str, headers: Mapping[str, str]) -> Response:
     state: dict[str, Any] = {}
     asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     said: asyncio.Queue[dict[str, Any]] = asyncio.Queue()

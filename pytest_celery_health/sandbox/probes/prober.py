@@ -250,8 +250,8 @@ class Prober:
             return Answer(name, unseen=mask(str(error)).partition("\n")[0])
 
     def _again(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
-        """Call it again in the same process: what grows with each call is never given back, and only now is
-        nothing imported any more."""
+        """Call it again in the same process: it is to say the same, what grows with each call is never given
+        back, and only now is nothing imported any more."""
         if answer.verdict not in ("healthy", "unhealthy") or answer.took > min(_SLOW, ask.within):
             return answer
         counts = [seen]
@@ -259,6 +259,8 @@ class Prober:
             later, seen = caller.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
             if not seen:
                 return later
+            if later.verdict != answer.verdict:
+                return replace(later, said=f"{later.said} (called again)")
             counts.append(seen)
             answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
             if not any(_grows(counts, what) for what in ("threads", "sockets")):
