@@ -82,6 +82,8 @@ class Ending:
         self.tally = tally
         self.controller = controller
         self.foreign = foreign
+        #: Whether the run came to its end.
+        self.ended = False
         self.signals = None if controller is None else Signals()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -100,7 +102,10 @@ class Ending:
         self.controller.end()
         self._count()
         decided = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
-        if exitstatus in decided and not self.config.option.collectonly:
+        # With -x, pytest-xdist ends a run as Ctrl-C does.
+        stopped = exitstatus == pytest.ExitCode.INTERRUPTED and bool(session.shouldfail)
+        self.ended = exitstatus in decided or stopped
+        if self.ended and not self.config.option.collectonly:
             session.exitstatus = self._exit_code(session)
         if self.signals.terminated:
             session.exitstatus = 128 + signal.SIGTERM
@@ -133,18 +138,17 @@ class Ending:
             return pytest.ExitCode.NO_TESTS_COLLECTED
         return pytest.ExitCode.OK
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.controller is None or self.config.option.collectonly:
             return
         if self.run.seen is None:
             self.controller.take_look()
-        ended = exitstatus in (0, 1, 5, UNKNOWN)
-        summary(terminalreporter, self.run, self.tally, ended=ended)
+        summary(terminalreporter, self.run, self.tally, ended=self.ended)
         if self.controller.share is not None and not self.tally.outcomes:
             for mistake in self.tally.mistakes:
                 terminalreporter.write_line(f"ERROR: {mistake}", red=True)
         last = self.controller.reporter.last
-        for message in dict.fromkeys(last.open if last is not None and not ended else ()):
+        for message in dict.fromkeys(last.open if last is not None and not self.ended else ()):
             terminalreporter.write_line(f"last seen: {message}", yellow=True)
         judged = self.tally.outcomes or self.tally.mistakes
         if not judged and not self.run.contract.rows and self.run.seen is None:

@@ -40,6 +40,12 @@ def test_exit_code(project: Project, tables: list[str], code: int) -> None:
     assert project.run().ret == code
 
 
+@pytest.mark.slow
+def test_the_exit_code_of_a_run_of_xdist_that_its_first_error_stops(project: Project) -> None:
+    project.contract(UNKNOWN)
+    assert project.run("-x", "-n", "1").ret == 6
+
+
 def test_a_passing_plain_test_is_no_verdict(project: Project) -> None:
     project.contract(HEALTHY)
     project.pytester.makepyfile("def test_plain(): pass")
