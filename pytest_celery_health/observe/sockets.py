@@ -94,14 +94,13 @@ class Sockets:
 
     def _redis(self, make: Callable[[], Any]) -> Any:
         connection = make()
-        connect = connection._connect
 
-        def connecting() -> _Counted:
+        def counted(connect: Callable[[], socket.socket]) -> _Counted:
             sock = connect()
             self._opened(sock)
             return _Counted(sock, self)
 
-        connection._connect = connecting
+        _around(connection, "_connect", counted)
         return connection
 
     def _heard_from(self, ask: Callable[[], T]) -> T:
@@ -122,14 +121,13 @@ class Sockets:
 
     def _amqp_transport(self, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
         transport = make(*args, **options)
-        set_up = transport._setup_transport
 
-        def setting_up() -> None:
+        def counted(set_up: Callable[[], None]) -> None:
             set_up()
             self._opened(transport.sock)
             transport._quick_recv = _in_frames(self.counted(transport._quick_recv))
 
-        transport._setup_transport = setting_up
+        _around(transport, "_setup_transport", counted)
         return transport
 
     def _opened(self, sock: Any) -> None:
@@ -150,6 +148,14 @@ class Sockets:
             return found
 
         return reading
+
+
+def _around(owner: Any, name: str, wrapper: Callable[[Callable[[], Any]], Any]) -> None:
+    """Have `wrapper` be called with the method in its place. A driver to come that has no such private method
+    is read without a bound, which is better than not at all."""
+    method = getattr(owner, name, None)
+    if method is not None:
+        setattr(owner, name, partial(wrapper, method))
 
 
 @lru_cache

@@ -176,17 +176,8 @@ class _Socket:
     def sendall(self, data: object) -> None:
         pass
 
-    def makefile(self, *_: object, **__: object) -> io.BytesIO:
-        answer, seconds = _late(self._answer, self._timeout)
-        if seconds != 0.0:
-            _wait(self._host, seconds)
-        if answer == HANGS:
-            raise TimeoutError("timed out")
-        status, body = _status_and_body(answer)
-        reason = responses.get(status, "")
-        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
-        data = body.encode()
-        return io.BytesIO(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
+    def makefile(self, *_: object, **__: object) -> io.BufferedReader:
+        return io.BufferedReader(_Reply(self._host, self._answer, self._timeout))
 
     def setsockopt(self, *_: object) -> None:
         pass
@@ -196,6 +187,36 @@ class _Socket:
 
     def close(self) -> None:
         pass
+
+
+class _Reply(io.RawIOBase):
+    """What such a server sends, once it is read: http.client counts on having a file before."""
+
+    def __init__(self, host: str, answer: Answer, timeout: float | None) -> None:
+        self._host = host
+        self._answer = answer
+        self._timeout = timeout
+        self._sent: io.BytesIO | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, into: Any) -> int:
+        if self._sent is None:
+            self._sent = io.BytesIO(self._send())
+        return self._sent.readinto(into)
+
+    def _send(self) -> bytes:
+        answer, seconds = _late(self._answer, self._timeout)
+        if seconds != 0.0:
+            _wait(self._host, seconds)
+        if answer == HANGS:
+            raise TimeoutError("timed out")
+        status, body = _status_and_body(answer)
+        reason = responses.get(status, "")
+        head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        data = body.encode()
+        return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
 def _status_and_body(answer: Answer) -> tuple[int, str]:
