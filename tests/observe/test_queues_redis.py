@@ -219,7 +219,7 @@ def test_many_queues(scenes, count):
 
 
 def test_a_thousand_queues_at_once(scenes):
-    """A thousand depths take a small part of the time of a passive declare each."""
+    """A thousand depths take a small part of the processor time of a passive declare each."""
     scene = scenes()
     names = [f"q{number}" for number in range(1000)]
     with Redis.from_url(scene.url) as client, client.pipeline(transaction=False) as pipe:
@@ -227,13 +227,13 @@ def test_a_thousand_queues_at_once(scenes):
             pipe.lpush(name, 1)
         pipe.execute()
     with scene.context() as context:
-        start = time.perf_counter()
+        start = time.thread_time()
         queues.read(context, [AskQueues(tuple(names))])
-        together = time.perf_counter() - start
-        start = time.perf_counter()
+        together = time.thread_time() - start
+        start = time.thread_time()
         for name in names[:100]:
             context.connection.default_channel.queue_declare(name, passive=True)
-        each = (time.perf_counter() - start) / 100
+        each = (time.thread_time() - start) / 100
     assert together < 1000 * each / 8
 
 
