@@ -9,9 +9,54 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 #: What is done with a connection.
 Serve = Callable[[socket.socket], None]
+
+
+class _Listening:
+    """Does `attend` with every connection to `listener`, each in a thread of its own."""
+
+    def __init__(self, listener: socket.socket, attend: Serve) -> None:
+        self._listener = listener
+        self._attend = attend
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
+
+    def keep(self, each: socket.socket) -> None:
+        """Have it closed at the end."""
+        self._sockets.append(each)
+
+    def start(self, work: Callable[..., None], *args: Any) -> None:
+        self._threads.append(threading.Thread(target=work, args=args, daemon=True))
+        self._threads[-1].start()
+
+    def close(self) -> None:
+        """What another thread is busy with is not closed: it could hit whatever gets its number next."""
+        self._over.set()
+        self._accepting.join()
+        self._listener.close()
+        for each in self._sockets:
+            with suppress(OSError):
+                # A TLS socket's own would have the other thread go on without TLS.
+                socket.socket.shutdown(each, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(5)
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        self._listener.settimeout(0.02)
+        while not self._over.is_set():
+            with suppress(TimeoutError):
+                client, _ = self._listener.accept()
+                client.settimeout(None)
+                self.keep(client)
+                self.start(self._attend, client)
 
 
 class Proxy:
@@ -29,28 +74,18 @@ class Proxy:
         self._then = then
         self._once = once
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self.port = int(self._listener.getsockname()[1])
-        self._over = threading.Event()
-        accepting = (self._over, self._listener, self._sockets, self._attend)
-        self._accepting = threading.Thread(target=_accept_until, args=accepting, daemon=True)
-        self._accepting.start()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(listener.getsockname()[1])
+        self._listening = _Listening(listener, self._attend)
 
     def close(self) -> None:
-        self._over.set()
-        self._accepting.join()
-        self._listener.close()
-        for each in self._sockets:
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
+        self._listening.close()
 
     def _attend(self, client: socket.socket) -> None:
         self.connections += 1
         server = socket.create_connection(("127.0.0.1", self._target))
-        self._sockets.append(server)
-        threading.Thread(target=self._requests, args=(client, server), daemon=True).start()
+        self._listening.keep(server)
+        self._listening.start(self._requests, client, server)
         self._replies(client, server)
 
     def _requests(self, client: socket.socket, server: socket.socket) -> None:
@@ -102,45 +137,19 @@ def server(serve: Serve, *, tls: ssl.SSLContext | None = None, path: Path | None
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen()
-    kept: list[socket.socket] = []
 
     def attend(client: socket.socket) -> None:
         with suppress(OSError):
             if tls is not None:
                 client = tls.wrap_socket(client, server_side=True)
-                kept.append(client)
+                listening.keep(client)
             serve(client)
 
-    over = threading.Event()
-    accepting = threading.Thread(target=_accept_until, args=(over, listener, kept, attend), daemon=True)
-    accepting.start()
+    listening = _Listening(listener, attend)
     try:
         yield 0 if path is not None else int(listener.getsockname()[1])
     finally:
-        over.set()
-        accepting.join()
-        listener.close()
-        for each in kept:
-            # Closed alone, a socket that a thread is busy with would go on.
-            with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-            each.close()
-
-
-def _accept_until(
-    over: threading.Event,
-    listener: socket.socket,
-    kept: list[socket.socket],
-    attend: Callable[[socket.socket], None],
-) -> None:
-    """Closing a listener that another thread waits on could hit whatever gets its number next."""
-    listener.settimeout(0.02)
-    while not over.is_set():
-        with suppress(TimeoutError):
-            client, _ = listener.accept()
-            client.settimeout(None)
-            kept.append(client)
-            threading.Thread(target=attend, args=(client,), daemon=True).start()
+        listening.close()
 
 
 def hang(_: socket.socket) -> None:

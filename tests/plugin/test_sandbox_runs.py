@@ -196,6 +196,32 @@ def test_production_is_reached_by_nothing_and_named(
 
 
 @pytest.mark.slow
+def test_an_entry_with_a_key_that_beat_does_not_know(tiny: Path, health: Health) -> None:
+    """The `schedule` row is red, as Celery's own beat would not start."""
+    entries = "{'nightly': {'task': 'tiny.t', 'schedule': 9, 'enabled': True}}"
+    with (tiny / "tiny.py").open("a") as app:
+        app.write(f"@app.task\ndef t(): ...\napp.conf.beat_schedule = {entries}\n")
+    with (tiny / "pyproject.toml").open("a") as contract:
+        contract.write('[tool.celery-health.check.schedule]\nuse = "schedule"\n')
+    result = health(tiny)
+    assert result.returncode == 1
+    assert (
+        "FAILED pyproject.toml::schedule[sandbox] - entry nightly has the key 'enabled',"
+        " which celery.beat:PersistentScheduler does not take; wanted task, schedule, args, kwargs,"
+        " options or relative"
+    ) in result.stdout
+    beat = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tiny", "beat", "-s", str(tiny / "kept")],
+        cwd=tiny,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert beat.returncode != 0
+    assert "unexpected keyword argument 'enabled'" in beat.stdout + beat.stderr
+
+
+@pytest.mark.slow
 def test_an_entry_that_beat_cannot_use_is_the_schedules_matter(tiny: Path, health: Health) -> None:
     entries = "{'badkw': {'task': 'tiny.t', 'schedule': 9, 'kwargs': [1]}, 'e': {'task': 'tiny.t'}}"
     with (tiny / "tiny.py").open("a") as app:

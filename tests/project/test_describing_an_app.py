@@ -97,6 +97,8 @@ def test_an_entry_that_no_queue_takes(project: Write) -> None:
     assert y.problem == "it names no task"
 
 
+KEYS = "task, schedule, args, kwargs, options or relative"
+BY_DEFAULT = "celery.beat:PersistentScheduler does not take"
 MALFORMED = {
     '{"task": "t"}': ("has no schedule", TIMES),
     '{"task": "t", "shedule": 60}': ("has no schedule", TIMES),
@@ -108,6 +110,8 @@ MALFORMED = {
     '{"task": "t", "schedule": 1, "args": 1}': ("has 1 as its args", "a list or a tuple"),
     '{"task": "t", "schedule": 1, "options": "q"}': ("has 'q' as its options", "a mapping"),
     '{"task": ["t"], "schedule": 1}': ("has a list as its task", "its name"),
+    '{"task": "t", "schedule": 1, "enabled": True}': ("has the key 'enabled', which " + BY_DEFAULT, KEYS),
+    '{"task": "t", "schedule": 1, 1: 2}': ("has the key 1, which " + BY_DEFAULT, KEYS),
     '"t"': ("is 't'", "a mapping"),
     "None": ("is None", "a mapping"),
     "[1]": ("is a list", "a mapping"),
@@ -154,11 +158,54 @@ def test_every_schedule_that_beat_can_use(project: Write) -> None:
         entries = {str(number): {"task": "t", "schedule": one} for number, one in enumerate(every)}
         entries["pairs"] = [("task", "t"), ("schedule", 1), ("args", None)]
         entries["entry"] = ScheduleEntry(name="entry", task="t", schedule=60, app=app)
+        entries["all keys"] = {"task": "t", "schedule": 1, "relative": True, "total_run_count": 9}
         conf.beat_schedule = entries
         """,
     )
-    assert [entry.malformed for entry in info.schedule] == [""] * 10
+    assert [entry.malformed for entry in info.schedule] == [""] * 11
     assert all(entry.registered and not entry.problem for entry in info.schedule)
+
+
+OWN = """
+from celery.beat import Scheduler, ScheduleEntry
+class Entry(ScheduleEntry):
+    def __init__(self, *args, **kwargs):
+        self.enabled = kwargs.pop("enabled", True)
+        super().__init__(*args, **kwargs)
+class Own(Scheduler):
+    Entry = Entry
+conf.beat_scheduler = Own
+"""
+DJANGO = """
+import django
+from django.conf import settings
+settings.configure(INSTALLED_APPS=["django_celery_beat"], USE_TZ=True, DATABASES={})
+django.setup()
+conf.beat_scheduler = "django"
+"""
+REDBEAT = """
+conf.beat_scheduler = "redbeat.RedBeatScheduler"
+conf.redbeat_redis_url = "redis://127.0.0.1:1/0"
+"""
+ENABLED = """
+@app.task(name="t")
+def t(): ...
+every = {"task": "t", "schedule": 60, "enabled": True}
+conf.beat_schedule = {"good": every, "bad": {**every, "enabeld": True}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [(OWN, "shop:Own"), (DJANGO, "django"), (REDBEAT, "redbeat.RedBeatScheduler")],
+    ids=["the project's own", "django-celery-beat", "redbeat"],
+)
+def test_keys_that_another_scheduler_takes(project: Write, scheduler: str, name: str) -> None:
+    """An entry of theirs may be `enabled`; and what they do not know either is told of them."""
+    info = describe(project("shop", {"shop.py": HEAD + scheduler + ENABLED}), timeout=10)
+    good, bad = info.schedule
+    assert good == Entry("good", "t", queue="celery")
+    assert bad.malformed == f"has the key 'enabeld', which {name} does not take"
 
 
 @pytest.mark.parametrize(

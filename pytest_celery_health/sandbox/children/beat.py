@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery.beat import ScheduleEntry, Scheduler
 
+from pytest_celery_health.project.child.schedule import KEYS, scheduler_of
 from pytest_celery_health.sandbox.children.child import ENTRY_HEADER, Task
 from pytest_celery_health.spelling import meant
 
@@ -37,10 +38,16 @@ class OnlyNamed(Scheduler):  # type: ignore[misc]
         ]
         if unknown:
             self.task.fail(unknown[0], key="beat", mistakes=unknown)
-        self.merge_inplace({name: every[name] for name in names})
+        self.merge_inplace({name: self._plain(every[name]) for name in names})
         for entry in self.schedule.values():
             headers = {**(entry.options.get("headers") or {}), ENTRY_HEADER: entry.name}
             entry.options = {**entry.options, "headers": headers}
+
+    def _plain(self, entry: Any) -> Any:
+        """Without the keys that only the app's own scheduler knows."""
+        if getattr(scheduler_of(self.app), "Entry", ScheduleEntry) is ScheduleEntry:
+            return entry
+        return {key: value for key, value in dict(entry).items() if key in KEYS}
 
     def tick(self, *args: Any, **kwargs: Any) -> Any:
         if not self._sent_once:

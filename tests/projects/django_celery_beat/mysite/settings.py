@@ -12,4 +12,4 @@ DATABASES = {
 
 CELERY_BROKER_URL = "redis://localhost:6379/0"
 CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
-CELERY_BEAT_SCHEDULE = {"heartbeat": {"task": "mysite.heartbeat", "schedule": 30.0}}
+CELERY_BEAT_SCHEDULE = {"heartbeat": {"task": "mysite.heartbeat", "schedule": 30.0, "enabled": True}}
