@@ -29,12 +29,13 @@ from pytest_celery_health.record.hostile import SIGNALS
 from pytest_celery_health.record.trial import Trying, tasks_of
 
 _AT_ONCE = 4
-#: Seconds that a process gets before its first call, and a call beyond its budget.
+#: Seconds that a process gets before its first call, and for what that imports; and a call beyond its budget.
 _BEGIN = 10.0
 _GRACE = 0.5
 #: The part of the job's time that is spent on handlers.
 _SHARE = 0.8
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+) in ')
+_IMPORTING = 'File "<frozen importlib._bootstrap>"'
 _OURS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")
 
 
@@ -99,6 +100,7 @@ class _Trial:
         self._dump = -1
         self._buffer = b""
         self._call: dict[str, Any] | None = None
+        self._imports = False
 
     def begin(self) -> None:
         self.deadline = Deadline(_BEGIN)
@@ -140,6 +142,10 @@ class _Trial:
             if not chunk:
                 break
             text += chunk.decode(errors="replace")
+        if _IMPORTING in text and not self._imports:
+            self._imports = True  # once for each process, and no part of what a call takes
+            self.deadline = Deadline(_BEGIN)
+            return
         where = relative(_place(text), self.trying.path)
         if self._call is None:
             self.give_up(f"is not called: its process does not start; it is at {where}")

@@ -1,8 +1,14 @@
-"""docs/probes.md has the sets and the worlds as they are."""
+"""docs/probes.md has the sets and the worlds as they are, and what a run says of an example."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
+import pytest
+
 from pytest_celery_health.checks.probe import SETS, WORLDS
+from tests.plugin.conftest import run
 from tests.probes.conftest import REPO
 
 PAGE = (REPO / "docs" / "probes.md").read_text()
@@ -32,3 +38,18 @@ def test_the_sets() -> None:
 
 def test_the_worlds() -> None:
     assert worlds() in PAGE
+
+
+@pytest.mark.slow
+def test_the_messages_of_a_host(tmp_path: Path) -> None:
+    section = PAGE.partition("## A host that")[2].partition("\n## ")[0]
+    contract, code, said = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    app = 'from celery import Celery\n\napp = Celery("shop", broker="redis://production.example:6379/0")\n'
+    contract = f'[tool.celery-health]\napp = "shop.celery:app"\n\n{contract}'
+    files = {"pyproject.toml": contract, "shop/celery.py": app, "shop/health.py": code}
+    for name, text in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    done = run(tmp_path)
+    assert [line for line in done.stdout.splitlines() if line.startswith("FAILED")] == said.splitlines()

@@ -591,6 +591,24 @@ def test_a_handler_that_hangs_is_given_up(shop: Judged, hang: str) -> None:
     assert time.monotonic() - began < 15
 
 
+def test_what_a_first_call_imports_is_no_hang(shop: Judged) -> None:
+    """On a machine under load a client takes seconds."""
+    found = shop(
+        """
+        @signals.task_failure.connect
+        def alert(**_):
+            from shop.client import httpx
+            try:
+                httpx.post(SLACK, timeout=0.1).raise_for_status()
+            except httpx.HTTPError as error:
+                logger.error("alert lost: %s", type(error))
+        """,
+        files={"shop/client.py": "import httpx, time\ntime.sleep(2)"},
+        within=1,
+    )
+    assert found.healthy, str(found)
+
+
 def test_handlers_by_name(shop: Judged) -> None:
     found = shop(
         """
