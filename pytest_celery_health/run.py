@@ -106,7 +106,7 @@ class Run:
     @property
     def lacks_app(self) -> str:
         """What is wrong with the contract if no hook says what the app is, or ""."""
-        return "" if self.hooks else self.contract.without_app
+        return "" if self.hooks else self.contract.without_hook
 
     @property
     def needs_target(self) -> bool:

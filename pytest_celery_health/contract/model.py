@@ -101,8 +101,8 @@ class Contract:
     env: variables that are set for the app.
     deadline: seconds for a whole look.
     declared: whether the file says anything of it: a run without a contract has an empty one.
-    without_app: the complaint if nothing else says what the app is, which a hook may do; "" where it is said
-        here, or not needed.
+    without_hook: the complaint about `app` if no hook says what the app is: that it is missing, or that its
+        module is. "" if it is well, or not needed.
     """
 
     path: Path
@@ -113,7 +113,7 @@ class Contract:
     targets: Mapping[str, TargetSpec] = field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     declared: bool = True
-    without_app: str = ""
+    without_hook: str = ""
 
     @property
     def heartbeat(self) -> BeatFresh | None:

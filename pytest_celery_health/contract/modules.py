@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
+from pathlib import Path
 from pkgutil import iter_modules
 
 from pytest_celery_health.contract.values import did_you_mean
@@ -22,7 +23,7 @@ def no_module(app: str, folders: Sequence[str]) -> str:
     top, *below = module.split(".")
     found = PathFinder.find_spec(top, [*folders, *sys.path])
     if found is None:
-        return "" if _is_elsewhere(top) else f"and there is no module {top}{_near(top, '', folders)}"
+        return "" if _is_elsewhere(top) else f"and there is no module {top}{_below(top, folders)}"
     name = top
     for part in below if colon else below[:-1]:
         inside = found.submodule_search_locations
@@ -40,6 +41,16 @@ def _is_elsewhere(top: str) -> bool:
     with suppress(ValueError):
         return find_spec(top) is not None
     return True
+
+
+def _below(top: str, folders: Sequence[str]) -> str:
+    """In which folder below it is, as in a layout with `src`; else the nearest name."""
+    for folder in map(Path, folders):
+        for found in (*folder.glob(f"*/{top}.py"), *folder.glob(f"*/{top}/__init__.py")):
+            inside = found.relative_to(folder).parts[0]
+            setting = f'pythonpath = ["{inside}"] in [tool.pytest.ini_options]'
+            return f"; it is in {inside}: install the project, or write {setting}"
+    return _near(top, "", folders)
 
 
 def _near(name: str, package: str, folders: Sequence[str]) -> str:

@@ -73,11 +73,10 @@ def read(
 ) -> Contract:
     """The contract in `path`, a pyproject.toml or any TOML file with `[tool.celery-health]`.
 
-    `today` decides which silences are over. Two mistakes are told beside others only, and not with
-    `app_from_hook`: that `app` is missing (else it is `Contract.without_app`: a hook may be found later), and
-    that its module is neither in the file's folder nor in those of `app_path`, if these are given (loading it
-    says more). The folder goes onto `sys.path`, and stays there, if a row's check is the project's own.
-    Raises ContractError.
+    `today` decides which silences are over. Where `app` is missing, or its module is neither in the file's
+    folder nor in those of `app_path`, if these are given, this is told beside other mistakes unless
+    `app_from_hook`; alone, it is `Contract.without_hook`, as a hook may be found later. The folder goes onto
+    `sys.path`, and stays there, if a row's check is the project's own. Raises ContractError.
     """
     return _Reader(path, today or date.today(), app_from_hook, app_path).contract()
 
@@ -120,12 +119,11 @@ class _Reader:
             for name, table in _tables(top.get("check")).items()
             if isinstance(table, dict) and (row := self._row(name, table, declared))
         ]
-        without_app = ""
+        without_hook = self._no_module(app) if app else ""
         if "app" not in top and ("app",) not in self.meant:
-            without_app = _app_wanted("sandbox" in top, targets, rows)
-        beside = "" if self.app_from_hook else without_app or self._no_module(app)
+            without_hook = _app_wanted("sandbox" in top, targets, rows)
         deadline = self._positive((), "deadline", done.get("deadline"))
-        self._raise(beside)
+        self._raise(without_hook)
         contract = Contract(
             path=self.path,
             app=app,
@@ -134,7 +132,7 @@ class _Reader:
             sandbox=sandbox or SandboxSpec(),
             targets=targets,
             rows=tuple(rows),
-            without_app=without_app and self._placed((), without_app)[0],
+            without_hook=without_hook and self._placed((), without_hook, "app")[0],
         )
         for row in rows:
             try:
@@ -142,7 +140,7 @@ class _Reader:
             except ValueError as exc:
                 key, _, _ = str(exc).partition(" ")
                 self._complain(("check", row.name), str(exc), key)
-        self._raise(beside)
+        self._raise(without_hook)
         return contract
 
     def _table(self) -> dict[str, Any]:
@@ -393,11 +391,11 @@ class _Reader:
         missing = no_module(app, [str(self.path.parent), *self.app_path])
         return missing and f'app is "{app}", {missing}'
 
-    def _raise(self, beside: str) -> None:
-        """Raise what was complained about, and a complaint about `app` that is only told beside others."""
+    def _raise(self, without_hook: str) -> None:
+        """Raise what was complained about, and the complaint about `app` with it."""
         if self.problems:
-            if beside:
-                self._complain((), beside, "app")
+            if without_hook and not self.app_from_hook:
+                self._complain((), without_hook, "app")
             raise ContractError(sorted(self.problems, key=self.problems.__getitem__))
 
 

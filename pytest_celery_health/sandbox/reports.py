@@ -76,7 +76,8 @@ class Reports:
         """Raise for a child that cannot go on: none of them ends by itself."""
         name = event["name"]
         if event["what"] == "wrong":
-            message = f"{title(name)}: {event['why']}" + self.because(name)
+            log = "" if self.tail(name) == event["why"] else self.because(name)
+            message = f"{title(name)}: {event['why']}{log}"
             if "mistakes" in event:
                 raise SpecError(message, event["key"], event["mistakes"])
             raise SandboxError(message)

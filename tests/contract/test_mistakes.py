@@ -513,12 +513,12 @@ def test_a_missing_app_is_told_when_no_hook_was_found_or_beside_other_mistakes(
         f'pyproject.toml:1: [tool.celery-health] app is missing, {why}; write app = "package.module:app"'
     )
 
-    assert contract(text).without_app == missing
+    assert contract(text).without_hook == missing
     assert missing in mistakes(contract, text + "\n[tool.celery-health.check.r]\nuse = 5")
 
 
 class TestMisspeltModule:
-    """It is told beside other mistakes: alone, loading it says more."""
+    """It is found without importing anything."""
 
     OTHER = "pyproject.toml:3: [tool.celery-health] deadlin is not a key of [tool.celery-health]; did you mean deadline?"
 
@@ -529,6 +529,8 @@ class TestMisspeltModule:
         (project / "shop/celery.py").write_text("raise RuntimeError('imported')")
         (project / "src").mkdir()
         (project / "src/flat.py").write_text("raise RuntimeError('imported')")
+        (project / "lib/inner").mkdir(parents=True)
+        (project / "lib/inner/__init__.py").write_text("raise RuntimeError('imported')")
 
     @pytest.mark.parametrize(
         ("app", "told"),
@@ -537,6 +539,10 @@ class TestMisspeltModule:
             ("shpo", "and there is no module shpo; did you mean shop?"),
             ("shop.celry:app", "and there is no module shop.celry; did you mean shop.celery?"),
             ("flta:create_app()", "and there is no module flta; did you mean flat?"),
+            (
+                "inner:app",
+                'and there is no module inner; it is in lib: install the project, or write pythonpath = ["lib"] in [tool.pytest.ini_options]',
+            ),
             ("flat.app:app", "and flat is no package, so there is no module flat.app"),
             ("nowhere.to.be:found", "and there is no module nowhere"),
         ],

@@ -73,7 +73,7 @@ class Project:
 
     def __init__(self, pytester: pytest.Pytester) -> None:
         self.pytester = pytester
-        pytester.makepyfile(acme=CHECKS)
+        pytester.makepyfile(acme=CHECKS, shop="")
         self.contract()
 
     def contract(self, *tables: str) -> None:

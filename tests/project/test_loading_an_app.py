@@ -175,6 +175,7 @@ def test_a_hook_that_wants_what_a_child_does_not_have(project: Write, tmp_path: 
         ("shop:celery", "shop has no 'celery'; did you mean shop.celery?"),
         ("shop.cellery", "shop has no 'cellery'; did you mean shop.celery?"),
         ("shop.celery:thing", "shop.celery has no 'thing'; its apps are app"),
+        ("shop.celery:celery", "shop.celery has no 'celery'; its apps are app"),
         ("shop.tasks", "the module shop.tasks has no Celery app"),
         ("shop.celery:Celery", "shop.celery:Celery is a type, not a Celery app"),
     ],

@@ -149,9 +149,10 @@ def _hint(holder: object, name: str) -> str:
         modules = [module.name for module in pkgutil.iter_modules(holder.__path__)]
         if near := difflib.get_close_matches(name, modules, n=1):
             return f"; did you mean {holder.__name__}.{near[0]}?"
-    if near := difflib.get_close_matches(name, names, n=1):
-        return f"; did you mean {near[0]!r}?"
     apps = [known for known in names if isinstance(getattr(holder, known), Celery)]
+    others = [known for known in names if getattr(holder, known) is not Celery]
+    if near := difflib.get_close_matches(name, others, n=1):
+        return f"; did you mean {near[0]!r}?"
     return f"; its apps are {', '.join(apps)}" if apps else ""
 
 
