@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import ssl
 import threading
@@ -166,12 +167,16 @@ def http(client: socket.socket) -> None:
     client.close()
 
 
-def drip(client: socket.socket) -> None:
+def drip(reply: bytes) -> Serve:
     """An answer that begins at once, and never ends: a byte each tenth of a second."""
-    client.recv(1000)
-    while True:
-        client.sendall(b"+")
-        time.sleep(0.1)
+
+    def serve(client: socket.socket) -> None:
+        client.recv(1000)
+        for byte in itertools.chain(reply, itertools.repeat(ord("x"))):
+            client.sendall(bytes([byte]))
+            time.sleep(0.1)
+
+    return serve
 
 
 def begin(reply: bytes) -> Serve:

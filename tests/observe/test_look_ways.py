@@ -22,7 +22,8 @@ from tests.support.timing import in_time, wait_until
 
 SECRET = "s3cr/t"
 ASKS = (AskWorkers(), AskQueues(("celery",), unacked=True), AskBeat("redis:heartbeat"))
-DEADLINE = 0.6
+#: Of a look that has its verdict at once, whatever else this machine does.
+DEADLINE = 4
 SLACK = 0.25
 
 SCHEMES = ("redis", "rediss", "unix", "sentinel", "redis twice", "amqp", "amqps", "amqp twice")
@@ -87,9 +88,9 @@ def looking() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "celery-health look"]
 
 
-def why_not(target: Target) -> str:
+def why_not(target: Target, deadline: float = DEADLINE) -> str:
     """Why nothing was seen: said in time, of every fact, without the password."""
-    found = in_time(lambda: look(target, ASKS, deadline=DEADLINE), DEADLINE + SLACK)
+    found = in_time(lambda: look(target, ASKS, deadline=deadline), deadline + SLACK)
     assert SECRET not in repr(found)
     assert "s3cr%2Ft" not in repr(found)
     seen = found.snapshot
@@ -117,7 +118,7 @@ def test_does_not_resolve(place: Place) -> None:
     why = why_not(place.target(1, "nope.invalid"))
     words = "no such host: nope.invalid does not resolve ({})"
     # A resolver may take its time.
-    assert why in (place.told(words, 1, "nope.invalid"), place.told("no answer within 0.6 s from {}", 1))
+    assert why in (place.told(words, 1, "nope.invalid"), place.told("no answer within 4 s from {}", 1))
 
 
 def test_closes(place: Place) -> None:
@@ -140,9 +141,11 @@ def test_speaks_another_protocol(place: Place) -> None:
 @pytest.mark.parametrize("way", ["hangs", "drips", "hangs in mid-reply"])
 def test_answers_too_late(place: Place, way: str) -> None:
     begun = b"\x01\x00\x00\x00\x00\x01\x00abc" if place.amqp else b"$100\r\nabc"
-    ways = {"hangs": hang, "drips": drip, "hangs in mid-reply": begin(begun)}
+    ways = {"hangs": hang, "drips": drip(begun), "hangs in mid-reply": begin(begun)}
     with server(ways[way], tls=place.tls, path=place.path) as port:
-        assert why_not(place.target(port)).startswith("no answer")
+        # A handshake takes a while on a loaded machine.
+        why = why_not(place.target(port), deadline=1.5 if place.tls else 0.6)
+    assert why.startswith("no answer")
 
 
 FLOODS = {

@@ -195,21 +195,59 @@ def test_production_is_reached_by_nothing_and_named(
         assert decoy.endpoint in result.stdout
 
 
+SENT = "'task': 'tiny.t', 'schedule': 9"
+BAD_ENTRIES = {
+    "gone": (
+        "{'task': 'tiny.gone', 'schedule': 9}",
+        "tiny.gone is no task of the app, and entry gone sends it; wanted a task that it has",
+    ),
+    "misfit": (
+        f"{{{SENT}, 'args': (1,)}}",
+        "entry misfit does not fit tiny.t: too many positional arguments; wanted fitting arguments",
+    ),
+    "nowhere": (
+        f"{{{SENT}, 'options': {{'queue': 'reports'}}}}",
+        "reports is consumed by no worker, and entry nowhere sends tiny.t to it; wanted a consumer",
+    ),
+    "kwargs": (f"{{{SENT}, 'kwargs': [1]}}", "entry kwargs has a list as its kwargs; wanted a mapping"),
+    "never": (
+        "{'task': 'tiny.t'}",
+        "entry never has no schedule; wanted seconds, a timedelta, crontab or solar",
+    ),
+    "enabled": (
+        f"{{{SENT}, 'enabled': True}}",
+        "entry enabled has the key 'enabled', which celery.beat:PersistentScheduler does not take; wanted"
+        " task, schedule, args, kwargs, options or relative",
+    ),
+}
+
+
 @pytest.mark.slow
-def test_an_entry_with_a_key_that_beat_does_not_know(tiny: Path, health: Health) -> None:
-    """The `schedule` row is red, as Celery's own beat would not start."""
-    entries = "{'nightly': {'task': 'tiny.t', 'schedule': 9, 'enabled': True}}"
-    with (tiny / "tiny.py").open("a") as app:
-        app.write(f"@app.task\ndef t(): ...\napp.conf.beat_schedule = {entries}\n")
-    with (tiny / "pyproject.toml").open("a") as contract:
-        contract.write('[tool.celery-health.check.schedule]\nuse = "schedule"\n')
+def test_entries_that_cannot_run(tiny: Path, health: Health) -> None:
+    """Each is red by the `schedule` row, the others rows are judged, and without them it is green."""
+    app, contract = (tiny / "tiny.py").read_text(), tiny / "pyproject.toml"
+    app += "@app.task\ndef t(): ...\n"
+    sandbox = '[tool.celery-health.sandbox]\nqueues = ["celery"]\n'
+    schedule = '[tool.celery-health.check.schedule]\nuse = "schedule"\n'
+    contract.write_text(contract.read_text() + sandbox + schedule)
+    good = "'good': {'task': 'tiny.t', 'schedule': 9}"
+    bad = ", ".join(f"{name!r}: {entry}" for name, (entry, _) in BAD_ENTRIES.items())
+    (tiny / "tiny.py").write_text(f"{app}app.conf.beat_schedule = {{{good}, {bad}}}\n")
     result = health(tiny)
     assert result.returncode == 1
-    assert (
-        "FAILED pyproject.toml::schedule[sandbox] - entry nightly has the key 'enabled',"
-        " which celery.beat:PersistentScheduler does not take; wanted task, schedule, args, kwargs,"
-        " options or relative"
-    ) in result.stdout
+    assert "FAILED pyproject.toml::schedule[sandbox] - tiny.gone is no task of the app" in result.stdout
+    for _, message in BAD_ENTRIES.values():
+        assert message in result.stdout
+    assert "entry good" not in result.stdout
+    assert "3 checks: 2 healthy, 1 unhealthy" in result.stdout
+    (tiny / "tiny.py").write_text(f"{app}app.conf.beat_schedule = {{{good}}}\n")
+    assert health(tiny).returncode == 0
+
+
+@pytest.mark.slow
+def test_celerys_beat_does_not_start_with_a_key_that_it_does_not_know(tiny: Path) -> None:
+    with (tiny / "tiny.py").open("a") as app:
+        app.write(f"app.conf.beat_schedule = {{'enabled': {BAD_ENTRIES['enabled'][0]}}}\n")
     beat = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "tiny", "beat", "-s", str(tiny / "kept")],
         cwd=tiny,
@@ -219,23 +257,6 @@ def test_an_entry_with_a_key_that_beat_does_not_know(tiny: Path, health: Health)
     )
     assert beat.returncode != 0
     assert "unexpected keyword argument 'enabled'" in beat.stdout + beat.stderr
-
-
-@pytest.mark.slow
-def test_an_entry_that_beat_cannot_use_is_the_schedules_matter(tiny: Path, health: Health) -> None:
-    entries = "{'badkw': {'task': 'tiny.t', 'schedule': 9, 'kwargs': [1]}, 'e': {'task': 'tiny.t'}}"
-    with (tiny / "tiny.py").open("a") as app:
-        app.write(f"@app.task\ndef t(): ...\napp.conf.beat_schedule = {entries}\n")
-    with (tiny / "pyproject.toml").open("a") as contract:
-        contract.write('[tool.celery-health.check.schedule]\nuse = "schedule"\n')
-    result = health(tiny)
-    assert result.returncode == 1
-    assert (
-        "FAILED pyproject.toml::schedule[sandbox] - entry badkw has a list as its kwargs; wanted a mapping"
-        in result.stdout
-    )
-    assert "entry e has no schedule; wanted seconds, a timedelta, crontab or solar" in result.stdout
-    assert "3 checks: 2 healthy, 1 unhealthy" in result.stdout
 
 
 def test_an_app_that_does_not_load_is_told_at_once(tiny: Path, health: Health) -> None:
