@@ -144,10 +144,10 @@ class Run:
         return judged(self.prepare(check), self.seen.snapshot)
 
     def untold(self, verdict: Verdict) -> list[str]:
-        """The details of `verdict` that no row of this process has told before."""
+        """The details of `verdict` that no row has told before."""
         new = [each for each in verdict.details if each not in self.told]
         self.told.update(new)
-        return new
+        return [each for each in new if self.share is None or self.share.is_first(each)]
 
     def look(self, asks: Iterable[Ask]) -> Look:
         """A new look of its own; at nothing where nothing is asked."""
@@ -185,7 +185,8 @@ class Run:
                 return self._live_target()
             return self._sandbox().target
         except SpecError as error:
-            self.mistake = mistaken(self.contract, "sandbox", error.key, error.mistakes)
+            table = "" if error.key == "app" else "sandbox"
+            self.mistake = mistaken(self.contract, table, error.key, error.mistakes)
             raise self.mistake from error
         except (ProjectError, SandboxError) as error:
             self._trouble = Unseen(str(error))

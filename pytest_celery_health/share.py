@@ -7,6 +7,7 @@ import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,14 @@ class Share:
                 self._seen = pickle.load(file)  # noqa: S301 - our own file in a private folder
                 self._file = (status.st_ino, status.st_mtime_ns)
         return self._seen
+
+    def is_first(self, told: str) -> bool:
+        """Whether no process has told this before."""
+        try:
+            (self.folder / f"told-{sha256(told.encode()).hexdigest()}").touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def enter(self) -> None:
         """Of a process that works: tell its number."""

@@ -82,9 +82,12 @@ def read(
 
 
 def mistaken(contract: Contract, table: str, key: str, complaints: Iterable[str]) -> ContractError:
-    """What only the app could show of a contract that was read: complaints about a key of a table."""
+    """What only the app could show of a contract that was read: complaints about a key of a table.
+
+    `table` is "" for the contract's own keys.
+    """
     lines = locate(contract.path.read_text(encoding="utf-8")) if contract.path.exists() else {}
-    at = (*_ROOT, table)
+    at = (*_ROOT, table) if table else _ROOT
     line = line_of_key(lines, at, key)
     return ContractError(placed(contract.path, line, at, f"{key}: {each}") for each in complaints)
 

@@ -13,7 +13,10 @@ class SandboxError(Exception):
 
 
 class SpecError(SandboxError):
-    """What the sandbox is to hold is not there: `mistakes` says of the spec's `key` what is wrong."""
+    """What the sandbox is to hold is not there: `mistakes` says what is wrong.
+
+    key: of the spec, or "app".
+    """
 
     def __init__(self, message: str, key: str, mistakes: Iterable[str]) -> None:
         super().__init__(message)

@@ -22,6 +22,11 @@ from tests.support.timing import wait_until
 
 REPO = Path(__file__).parents[2]
 PROJECTS = REPO / "tests" / "projects"
+processes = pytest.mark.parametrize(
+    "processes",
+    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
+    ids=["one", "xdist"],
+)
 GREEN = [
     REPO / "examples" / "shop",
     *(PROJECTS / name for name in ("autodiscover", "django", "django_celery_beat", "factory")),
@@ -289,11 +294,25 @@ def test_a_hook_says_what_the_app_is(tiny: Path, health: Health) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(tiny: Path, health: Health) -> None:
+def test_an_app_that_its_module_does_not_have_is_a_mistake_of_the_contract(
+    tiny: Path, health: Health
+) -> None:
+    contract = tiny / "pyproject.toml"
+    contract.write_text(contract.read_text().replace("tiny:app", "tiny:ap"))
+    result = health(tiny)
+    assert result.returncode == 4, result.stdout + result.stderr
+    told = "pyproject.toml:3: [tool.celery-health] app: tiny has no 'ap'; did you mean 'app'?"
+    assert f"ERROR: {told}\n" in result.stderr
+
+
+@processes
+def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(
+    tiny: Path, health: Health, processes: tuple[str, ...]
+) -> None:
     (tiny / "tiny.py").write_text("import sys\ndef load():\n    raise RuntimeError('kaboom')\nload()\n")
     contract = tiny / "pyproject.toml"
     contract.write_text(contract.read_text() + '[tool.celery-health.check.more]\nuse = "workers"\n')
-    result = health(tiny, "-q", "-rE")
+    result = health(tiny, "-q", "-rE", *processes)
     assert result.returncode == 6, result.stdout + result.stderr
     sections, _, ends = result.stdout.partition("short test summary info")
     names = [row for row in ends.splitlines() if row.startswith("ERROR ")]
@@ -303,6 +322,7 @@ def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(tiny: Pat
     assert len(ends.strip().splitlines()) <= len(names) + 4
     assert sections.count("last lines of w1's log:") == 1
     assert sections.count("raise RuntimeError('kaboom')") == 1
+    assert "<frozen importlib" not in sections
 
 
 def test_a_check_without_a_contract_says_how_to_begin(tiny: Path, health: Health) -> None:
@@ -404,11 +424,7 @@ def test_the_exit_code_of_a_signal(
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize(
-    "processes",
-    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
-    ids=["one", "xdist"],
-)
+@processes
 def test_a_run_that_is_ended_while_the_app_loads_is_over_at_once(
     tiny: Path, health: Health, processes: tuple[str, ...]
 ) -> None:
@@ -476,11 +492,7 @@ def test_workers_that_cannot_answer_are_unknown(tiny: Path, health: Health, conf
     assert "1 skipped" in health(tiny).stdout
 
 
-@pytest.mark.parametrize(
-    "processes",
-    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
-    ids=["one", "xdist"],
-)
+@processes
 def test_a_beat_entry_that_the_schedule_lacks_is_a_mistake_of_the_contract(
     tiny: Path, health: Health, processes: tuple[str, ...]
 ) -> None:

@@ -63,9 +63,11 @@ class Task:
         try:
             app = load(self.asked["app"], hooks=self.asked["hooks"], target=self.asked["target"])
         except LoadError as error:
-            self.fail(str(error))
+            if self.asked["hooks"]:
+                self.fail(str(error))
+            self.fail(str(error), key="app", mistakes=[str(error)])
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own modules
-            self.fail(f"{type(error).__name__}: {error}", log=traceback.format_exc().rstrip())
+            self.fail(f"{type(error).__name__}: {error}", log=_trace(error))
         options = {**(app.conf.broker_transport_options or {}), **self.asked["options"]}
         app.conf.broker_transport_options = options
         app.conf.task_always_eager = False  # settings for unit tests often say otherwise
@@ -100,3 +102,9 @@ class Task:
         write_private(part, dump(describe(app, self.asked["app"])))
         part.rename(self.folder / INFO)
         self.tell("described")
+
+
+def _trace(error: BaseException) -> str:
+    """Its traceback, without the import system's frames between the app's own."""
+    lines = traceback.format_exception(error)
+    return "".join(line for line in lines if not line.startswith('  File "<frozen importlib')).rstrip()
