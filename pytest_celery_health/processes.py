@@ -103,7 +103,17 @@ class Controller:
 
 
 def _has_ended(node: Any) -> bool:
-    return hasattr(node, "workeroutput") or not hasattr(node, "channel") or node.channel.isclosed()
+    """Whether a worker has told what it counted, or can tell no more."""
+    channel = getattr(node, "channel", None)
+    if channel is None or hasattr(node, "workeroutput"):
+        return True
+    try:
+        channel.waitclose(0)
+    except channel.TimeoutError:
+        return False
+    except (EOFError, channel.RemoteError):
+        pass
+    return True
 
 
 class _Following:

@@ -63,5 +63,6 @@ class Reporter:
 
 def _line(progress: Progress) -> str:
     held = progress.checks - len(progress.open)
-    text = f"{spell(round(progress.elapsed))} of {spell(progress.up_to)}: {held} of {progress.checks} hold"
+    elapsed = spell(min(round(progress.elapsed), progress.up_to))
+    text = f"{elapsed} of {spell(progress.up_to)}: {held} of {progress.checks} hold"
     return f"{text}; {progress.open[0]}" if progress.open else text
