@@ -300,7 +300,9 @@ class ProbeTells(Check):
             found = [*self._of(answer, healthy, usual)]
             right += not found
             yield from found
-        figures = {f"{world or 'healthy'}.verdict": answer.verdict for world, answer in answers.items()}
+        figures: dict[str, float | str] = {}
+        for world, answer in answers.items():
+            figures |= {f"{world or 'healthy'}.{key}": value for key, value in _figures(answer).items()}
         told = f"in {right} of {plural(len(wanted), 'world')}"
         yield Finding(True, name, f"says what is {told}", figures=figures)
 
@@ -315,7 +317,7 @@ class ProbeTells(Check):
         in_time = f"an answer within {spell(within)}"
         at = f", at {answer.where}" if answer.where else ""
         if answer.verdict == "hung":
-            yield Finding(False, name, f"hung {in_}{at}", in_time, figures={"took": answer.took})
+            yield Finding(False, name, f"hung {in_}{at}", in_time)
         elif answer.verdict == "crashed":
             yield Finding(False, name, f"ended its process {in_}", "an answer", _short(answer.said))
         elif answer.verdict == "unclear":
@@ -328,7 +330,7 @@ class ProbeTells(Check):
                 yield finding
         if answer.verdict != "hung" and answer.took > within:
             took = f"took {more_than(within, answer.took)} {in_}"
-            yield Finding(False, name, took, in_time, figures={"took": answer.took})
+            yield Finding(False, name, took, in_time)
         for what in answer.left:
             yield Finding(False, name, f"leaves {what} {in_}", "nothing left behind")
         for place in answer.shows:
@@ -343,7 +345,7 @@ class ProbeTells(Check):
         if answer.cpu >= limit:
             seen = f"takes {_milliseconds(answer.cpu)} of processor a call"
             wanted = f"below {_milliseconds(limit)}"
-            yield Finding(False, self.probe.name, seen, wanted, figures={"cpu": answer.cpu})
+            yield Finding(False, self.probe.name, seen, wanted)
 
     def _raises(self, usual: Answer) -> bool:
         """Whether raising is its way to say that something is wrong."""
@@ -450,6 +452,14 @@ def _refuse_unknown(key: str, world: str) -> None:
     if world in WORLDS or all(world.partition(":")):
         return
     raise ValueError(f'{key} has "{world}", in which no probe is called; {meant(world, WORLDS)}')
+
+
+def _figures(answer: Answer) -> dict[str, float | str]:
+    """What is told of a world in numbers; seconds, to the millisecond."""
+    if answer.unseen:
+        return {"verdict": answer.verdict}
+    cpu = {} if answer.cpu is None else {"cpu": round(answer.cpu, 3)}
+    return {"verdict": answer.verdict, "took": round(answer.took, 3), **cpu}
 
 
 def _in(world: str) -> str:

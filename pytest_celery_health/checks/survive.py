@@ -82,11 +82,12 @@ class HandlersSurvive(Check):
         elif judged:
             calls = sum(len(trial.calls) for trial in judged)
             names = [trial.name for trial in judged]
+            took = {f"{trial.name}.{trial.signal}.took": _longest(trial) for trial in judged if trial.calls}
             yield Finding(
                 True,
                 plural(len(set(names)), "handler"),
                 f"survived {plural(calls, 'call')}",
-                figures={"calls": calls},
+                figures={"calls": calls, **took},
             )
 
     def table(self, seen: Snapshot) -> Iterable[Sequence[str]]:
@@ -160,7 +161,7 @@ class HandlersSurvive(Check):
         if longest is None or longest.took <= within:
             return None
         seen = f"takes {spell(round(longest.took, 1))} {_when(trial, longest)}"
-        return Finding(False, _short(trial), seen, wanted, figures={"took": longest.took})
+        return Finding(False, _short(trial), seen, wanted)
 
     def _secret(self, trial: Trial) -> Finding | None:
         wanted = {*SECRETS, *self.secrets}
@@ -184,6 +185,11 @@ def _short(trial: Trial) -> str:
 
 def _is_name(name: str) -> bool:
     return name.count(":") == 1 and all(name.partition(":"))
+
+
+def _longest(trial: Trial) -> float:
+    """Seconds that the longest of its calls took, to the millisecond."""
+    return round(max(call.took for call in trial.calls), 3)
 
 
 def _error(trial: Trial) -> Finding | None:

@@ -72,6 +72,27 @@ def test_late() -> None:
     ]
 
 
+def test_the_figures_of_each_world_are_its_own() -> None:
+    """In JUnit XML one world's time does not hide another's."""
+    hung = Answer("broker_hangs", "hung", took=7.5)
+    untried = Answer("no_workers", unseen="the worker did not start")
+    check = ProbeTells(
+        call="shop.health:check", unhealthy_when=("broker_refuses", "broker_hangs", "no_workers")
+    )
+    found = verdict(check, replace(WELL, cpu=0.0314), replace(ILL, took=6.1234), hung, untried)
+    figures = {key: value for finding in found.findings for key, value in finding.figures.items()}
+    assert figures == {
+        "healthy.verdict": "healthy",
+        "healthy.took": 0.1,
+        "healthy.cpu": 0.031,
+        "broker_refuses.verdict": "unhealthy",
+        "broker_refuses.took": 6.123,
+        "broker_hangs.verdict": "hung",
+        "broker_hangs.took": 7.5,
+        "no_workers.verdict": "",
+    }
+
+
 def test_its_process_ended() -> None:
     ended = Answer("broker_refuses", "crashed", said="Segmentation fault")
     assert lines(REFUSES, WELL, ended) == [

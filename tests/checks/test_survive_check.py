@@ -43,7 +43,22 @@ def test_handlers_that_survive():
     taken = Call("shop.charge", DOWN.payload, at_fault=SLACK, does=(SLACK, "backup.example"), failed=(SLACK,))
     found = verdict(trial(WELL, logged), trial(WELL, taken), trial(retry(2, "log ERROR"), retry(3)))
     assert (found.healthy, found.message()) == (True, "1 handler survived 6 calls")
-    assert found.findings[-1].figures == {"calls": 6}
+    assert found.findings[-1].figures["calls"] == 6
+
+
+def test_the_figures_of_each_handler_are_its_own():
+    """In JUnit XML one handler's longest call does not hide another's, nor that of another signal."""
+    found = verdict(
+        trial(Call("shop.charge", took=3.0), Call("shop.charge", "no einfo", took=30.0041)),
+        trial(Call("shop.charge", took=9), signal="task_retry"),
+        trial(Call("shop.charge", took=0.5), name="shop.signals:log"),
+    )
+    assert {key: value for one in found.findings for key, value in one.figures.items()} == {
+        "calls": 4,
+        f"{ALERT}.task_failure.took": 30.004,
+        f"{ALERT}.task_retry.took": 9,
+        "shop.signals:log.task_failure.took": 0.5,
+    }
 
 
 @pytest.mark.parametrize(
