@@ -24,7 +24,7 @@ _INPUT = "celery_health_share"
 _OUTPUT = "celery_health"
 #: Seconds between two glances at how the wait of another process stands.
 _GLANCE = 0.1
-#: Seconds that workers which are interrupted get to tear their tests down, before pytest-xdist ends them.
+#: Seconds that interrupted workers get to tear their tests down before pytest-xdist ends them.
 _END = 5.0
 _TICK = 0.02
 
@@ -71,7 +71,7 @@ class Controller:
             self.tally.join(getattr(node, "workeroutput", {}).get(_OUTPUT, {}))
 
     def end(self) -> None:
-        """Have the workers that are left end as on Ctrl-C, and count what they counted.
+        """Have the workers that are left tidy up and end, and count what they counted.
 
         pytest-xdist alone would let them go on with their tests for 5 seconds.
         """
@@ -81,7 +81,8 @@ class Controller:
             while time.monotonic() < over and not all(map(_has_ended, self._nodes)):
                 new = self.share.workers() - told  # which may be those that had yet to begin
                 for pid in new.intersection(keeper.descendants(os.getpid()) if new else ()):
-                    os.kill(pid, signal.SIGINT)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)  # SIGINT is ignored where a shell started us behind it
                 told |= new
                 time.sleep(_TICK)
             for node in [*self._nodes]:
@@ -166,16 +167,18 @@ class Worker:
         self.tally = tally
         self._interrupted = False
         keeper.end_with_parent()
-        if not share.folder.exists():  # killed before the kernel knew
+        if not share.folder.exists():  # the controller was killed before the kernel was told
             os._exit(1)
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            with suppress(ValueError):  # of another thread than the main one
+        with suppress(ValueError):  # of another thread than the main one
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
                 signal.signal(signal.SIGINT, self._interrupt)
+            if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, self._interrupt)
                 share.enter()
 
     def _interrupt(self, *_: object) -> None:
-        """Ctrl-C comes from the terminal and from the controller: the second would cut short what the first
-        has begun to tear down."""
+        """A terminal's Ctrl-C comes here, and then the controller's SIGTERM, which would cut short what the
+        first has begun to tear down."""
         if not self._interrupted:
             self._interrupted = True
             raise KeyboardInterrupt

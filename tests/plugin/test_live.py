@@ -319,8 +319,16 @@ def test_an_interrupted_wait_reports_what_was_last_seen(
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_a_terminal_lets_a_test_of_xdist_tidy_up(project: Project, staging: Redis) -> None:
-    """The terminal interrupts each process, and the controller its workers once more."""
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("receiver", [os.killpg, os.kill], ids=["all", "controller"])
+def test_a_test_of_xdist_that_is_interrupted_tidies_up(
+    project: Project,
+    staging: Redis,
+    receiver: Callable[[int, int], None],
+    sent: signal.Signals,
+    code: int,
+) -> None:
+    """A terminal and `timeout` send it to each process, and the controller ends its workers once more."""
     project.pytester.makepyfile(
         """
         import pytest
@@ -346,8 +354,8 @@ def test_ctrl_c_on_a_terminal_lets_a_test_of_xdist_tidy_up(project: Project, sta
     )
     try:
         wait_until((project.pytester.path / "reached").exists, within=60)
-        os.killpg(run.pid, signal.SIGINT)
-        assert run.wait(60) == 2
+        receiver(run.pid, sent)
+        assert run.wait(60) == code
     finally:
         run.kill()
         run.wait()
