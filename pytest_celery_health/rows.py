@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import pytest
 
 from pytest_celery_health.contract.model import SANDBOX
 from pytest_celery_health.contract.model import Row as ContractRow
+from pytest_celery_health.contract.values import did_you_mean
 from pytest_celery_health.outcome import Outcome, raise_for
 from pytest_celery_health.run import Run
 from pytest_celery_health.verdict import Verdict
@@ -24,15 +25,40 @@ class ContractFile(pytest.File):
 
     def collect(self) -> Iterator[Row]:
         for row in self.run.contract.rows:
-            name = f"{row.name}[{self._target_of(row)}]"
+            name = id_of(row, self.run)
             # Said as text, so that pytest finds the brackets as it finds them in its own cache.
             yield Row.from_parent(self, name=name, nodeid=f"{self.nodeid}::{name}", row=row)
 
-    def _target_of(self, row: ContractRow) -> str:
-        """The run's target if the row is meant for it, else the first that it is meant for."""
-        if row.on is None:
-            return SANDBOX if row.check.needs_sandbox else self.run.target_name
-        return self.run.target_name if self.run.target_name in row.on else row.on[0]
+
+def id_of(row: ContractRow, run: Run) -> str:
+    """Its name with the run's target if it is meant for that, else with the first that it is meant for."""
+    target = run.target_name
+    if row.on is None:
+        target = SANDBOX if row.check.needs_sandbox else target
+    elif target not in row.on:
+        target = row.on[0]
+    return f"{row.name}[{target}]"
+
+
+def refuse_unknown(args: Iterable[str], here: Path, run: Run) -> None:
+    """Raise pytest.UsageError for a node id of the contract's file that is none of its rows."""
+    contract = run.contract
+    ids = [id_of(row, run) for row in contract.rows]
+    known = {*ids, *(row.name for row in contract.rows)}
+    for arg in args:
+        file, colons, name = arg.partition("::")
+        if not colons or name in known or (here / file).resolve() != contract.path.resolve():
+            continue
+        row, _, target = name.removesuffix("]").partition("[")
+        mine = next((each for each in ids if each.startswith(f"{row}[")), "")
+        if mine and target == SANDBOX:
+            why = f"in this run it is {mine}; leave out --celery-health-target"
+        elif mine and target in contract.targets:
+            why = f"in this run it is {mine}; add --celery-health-target={target}"
+        else:
+            near = did_you_mean(name, ids) or f"; rows: {', '.join(ids) or 'none'}"
+            why = f"{file} has no such row{near}"
+        raise pytest.UsageError(f"{arg}: {why}")
 
 
 class Row(pytest.Item):

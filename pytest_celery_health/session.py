@@ -20,6 +20,7 @@ from pytest_celery_health.judging import Judging
 from pytest_celery_health.processes import Controller, Worker, share_of
 from pytest_celery_health.report.progress import Reporter
 from pytest_celery_health.report.terminal import Tally
+from pytest_celery_health.rows import refuse_unknown
 from pytest_celery_health.run import Run, Waiting
 
 _RUN = pytest.StashKey[Run]()
@@ -31,6 +32,7 @@ def start(config: pytest.Config) -> None:
     Raises pytest.UsageError for a wrong contract, target or option.
     """
     run = _make_run(config)
+    refuse_unknown(config.args, config.invocation_params.dir, run)
     config.stash[_RUN] = run
     tally = Tally()
     collecting = Collecting(config, run)

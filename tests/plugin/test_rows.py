@@ -69,6 +69,29 @@ def test_rows_and_marked_tests_are_all_that_a_health_run_runs(project: Project) 
     project.run().assert_outcomes(passed=2, deselected=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "args", "why"),
+    [
+        ("goood[sandbox]", (), "pyproject.toml has no such row; did you mean good[sandbox]?"),
+        ("payments", (), "pyproject.toml has no such row; rows: good[sandbox], only[staging]"),
+        ("good[staging]", (), "in this run it is good[sandbox]; add --celery-health-target=staging"),
+        (
+            "good[sandbox]",
+            ("--celery-health-target=staging",),
+            "in this run it is good[staging]; leave out --celery-health-target",
+        ),
+    ],
+)
+def test_a_node_id_that_is_none_of_a_row(
+    project: Project, name: str, args: tuple[str, ...], why: str
+) -> None:
+    only = HEALTHY.replace("good", "only") + 'on = ["staging"]\n'
+    project.contract(HEALTHY, only, STAGING)
+    result = project.run(f"pyproject.toml::{name}", *args)
+    assert result.ret == 4
+    assert f"ERROR: pyproject.toml::{name}: {why}" in result.stderr.lines
+
+
 def test_a_test_named_by_its_node_id_runs_alone(project: Project) -> None:
     project.contract(UNHEALTHY)
     project.pytester.makepyfile(
