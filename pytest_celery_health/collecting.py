@@ -11,6 +11,7 @@ import pytest
 
 from pytest_celery_health.app_hooks import app_hooks
 from pytest_celery_health.checks import Check
+from pytest_celery_health.contract.begin import no_app
 from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.rows import ContractFile, Row
 from pytest_celery_health.run import Run
@@ -103,7 +104,11 @@ class Collecting:
                 continue
             for check in checks_of(item):
                 self.run.plan(check)
-        if not self.config.option.collectonly and session.items:
+        if self.config.option.collectonly:
+            return
+        if not self.run.live and not self.run.has_app and self.run.needs_target:
+            self._refuse(session, no_app(self.run.contract, self.config.invocation_params.dir))
+        if session.items:
             self.run.begin()
 
     def _refuse(self, session: pytest.Session, why: str) -> None:

@@ -138,7 +138,7 @@ class Ending:
             return pytest.ExitCode.NO_TESTS_COLLECTED
         return pytest.ExitCode.OK
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter, exitstatus: int) -> None:
         if self.controller is None or self.config.option.collectonly:
             return
         if self.run.seen is None:
@@ -150,8 +150,9 @@ class Ending:
         last = self.controller.reporter.last
         for message in dict.fromkeys(last.open if last is not None and not self.ended else ()):
             terminalreporter.write_line(f"last seen: {message}", yellow=True)
-        judged = self.tally.outcomes or self.tally.mistakes
-        if not judged and not self.run.contract.rows and self.run.seen is None:
+        judged = self.tally.outcomes or self.tally.mistakes or self.run.seen is not None
+        empty = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        if empty and not judged and not self.run.contract.rows:
             here = self.config.invocation_params.dir
             terminalreporter.write_line(nothing_to_judge(self.run.contract, here))
 

@@ -8,7 +8,6 @@ import pytest
 
 from pytest_celery_health.checks import Check
 from pytest_celery_health.collecting import checks_of
-from pytest_celery_health.contract.begin import no_app
 from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.outcome import CannotTell, NotHealthy, Outcome, Unhealthy
 from pytest_celery_health.processes import Controller
@@ -34,8 +33,6 @@ class Judging:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         if self.config.option.collectonly:
             return
-        if not self.run.live and not self.run.has_app and self.run.needs_target:
-            raise pytest.UsageError(no_app(self.run.contract, self.config.invocation_params.dir))
         if self.controller is None:
             return
         # pytest-xdist's controller collects nothing, and so may not know the hook that its processes know.

@@ -325,16 +325,21 @@ def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(
     assert "<frozen importlib" not in sections
 
 
-def test_a_check_without_a_contract_says_how_to_begin(tiny: Path, health: Health) -> None:
+@processes
+def test_a_check_without_a_contract_says_how_to_begin(
+    tiny: Path, health: Health, processes: tuple[str, ...]
+) -> None:
     (tiny / "pyproject.toml").unlink()
     (tiny / "test_tiny.py").write_text(
         "import pytest\nfrom pytest_celery_health import WorkersAnswer\n"
         "@pytest.mark.celery_health(WorkersAnswer())\ndef test_ready(): pass\n"
     )
-    result = health(tiny)
+    result = health(tiny, *processes)
     assert result.returncode == 4
-    assert "no contract says what the app is" in result.stderr
-    assert "[tool.celery-health]" in result.stderr
+    said = result.stdout + result.stderr
+    assert said.count("ERROR: no contract says what the app is") == 1
+    assert said.count("[tool.celery-health]") == 1
+    assert "INTERNALERROR" not in said
 
 
 def test_the_fixture_works_in_an_ordinary_run(tiny: Path, health: Health) -> None:
