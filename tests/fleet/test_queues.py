@@ -18,7 +18,9 @@ from pytest_celery_health.facts import AskQueues, AskWorkers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.sandbox.fleet.here import CeleryFleet
+from pytest_celery_health.sandbox.fleet.simulated import Fleet
 from tests.fleet.conftest import StartFleet
+from tests.support.timing import in_time
 
 
 @pytest.fixture
@@ -233,3 +235,13 @@ def test_nothing_is_left(app: Celery, fleet: CeleryFleet, name: str) -> None:
         if connection.transport.driver_type == "redis":
             left = channel.client.keys("*")
             assert [key for key in left if not key.startswith((b"_kombu.binding", b"unacked"))] == []
+
+
+@pytest.mark.slow
+def test_many_workers_do_not_slow_a_fakes_writes_down(start_fleet: StartFleet) -> None:
+    """It remembers mailboxes that have gone, too."""
+    fleet = start_fleet("fakeredis")
+    for exchange in ("shop", "celery"):
+        with Fleet(fleet.url, control_exchange=exchange) as others:
+            others.workers(1000)
+    in_time(lambda: fleet.queue("orders", ready=200), 3)

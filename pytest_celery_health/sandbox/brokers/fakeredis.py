@@ -33,7 +33,8 @@ def launch(folder: Path, _password: str) -> Launch:
 
 # An error reply is raised in the fake's handler, which then hangs up: kombu's NOSCRIPT would cost the
 # connection that SCRIPT LOAD is about to use. With Nagle's algorithm a reply after what was pushed would wait
-# 40 ms for the client's delayed acknowledgement.
+# 40 ms for the client's delayed acknowledgement. Of changed keys Redis tells who subscribes only where it is
+# configured to; the fake does always, and holds each write against the pattern of each simulated worker.
 _SERVE = """
 import sys
 from fakeredis import TcpFakeServer
@@ -57,6 +58,7 @@ class Handler(server.RequestHandlerClass):
                 return error
 
         self.current_client.read_response = read_response
+        self.current_client.get_socket()._keyspace_notifications = lambda *_: None
 
 server.RequestHandlerClass = Handler
 open(sys.argv[2], "w").close()

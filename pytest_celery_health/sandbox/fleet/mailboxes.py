@@ -13,7 +13,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import lru_cache
 from itertools import cycle
 from time import monotonic
@@ -195,6 +195,28 @@ class Mailboxes(ABC):
         return taken
 
 
+class Bell:
+    """Lets a thread sleep until a socket has something to read, or another thread rings."""
+
+    def __init__(self) -> None:
+        self._ring, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
+
+    def ring(self) -> None:
+        self._ring.send(b".")
+
+    def sleep(self, wire: Any, timeout: float) -> None:
+        """For at most so many seconds; `wire` may be None."""
+        select.select([self._bell, *([] if wire is None else [wire])], [], [], timeout)
+        with suppress(BlockingIOError):
+            while self._bell.recv(64):
+                pass
+
+    def close(self) -> None:
+        self._ring.close()
+        self._bell.close()
+
+
 class RedisMailboxes(Mailboxes):
     """Every mailbox is a pattern of its own that matches the one topic, all on one connection: PUBLISH
     counts each, and each gets its own copy, as if every worker had a connection."""
@@ -208,9 +230,8 @@ class RedisMailboxes(Mailboxes):
             self.client = client
         self.topic = f"{channel.keyprefix_fanout}{self.exchange.name}"
         self.patterns: dict[str, int] = {}
-        self.bell = f"pytest-celery-health.simulated.{uuid4().hex}"
         self.pubsub = self.client.pubsub()
-        self.pubsub.subscribe(self.bell)
+        self.bell = Bell()
         self._decoded = lru_cache(maxsize=32)(self._decode)
         self._encoded = lru_cache(maxsize=4096)(self._encode)
 
@@ -235,14 +256,15 @@ class RedisMailboxes(Mailboxes):
             self._confirmed("punsubscribe", gone)
 
     def fetch(self, timeout: float) -> Sequence[Letter]:
-        if self.letters:
-            timeout = 0.0
-        while self._next(timeout) and len(self.letters) < MOST_LETTERS:
-            timeout = 0.0
+        own = self.pubsub.connection  # None before the first mailbox
+        if not self.letters and not (own and own.can_read(timeout=0)):
+            self.bell.sleep(own and own._sock, timeout)
+        while own and self._next(0.0) and len(self.letters) < MOST_LETTERS:
+            pass
         return self._taken()
 
     def wake(self) -> None:
-        self.client.publish(self.bell, "")
+        self.bell.ring()
 
     def send(self, replies: Sequence[Reply]) -> None:
         channel = self._channel()
@@ -276,6 +298,7 @@ class RedisMailboxes(Mailboxes):
         try:
             self.pubsub.close()
         finally:
+            self.bell.close()
             super().close()
 
     def _next(self, timeout: float) -> Mapping[str, Any] | None:
@@ -338,8 +361,7 @@ class AmqpMailboxes(Mailboxes):
     ) -> None:
         super().__init__(url, options, control_exchange, accept)
         self.consuming = self.connection.default_channel
-        self._ring, self._bell = socket.socketpair()
-        self._bell.setblocking(False)
+        self.bell = Bell()
 
     def open(self, names: Mapping[int, str]) -> None:
         # Not on the channel that consumes: a name that another connection has closes the channel (405).
@@ -372,12 +394,7 @@ class AmqpMailboxes(Mailboxes):
         wire = self.connection.connection.sock
         pending = getattr(wire, "pending", int)
         if not self.letters and not pending():
-            select.select([wire, self._bell], [], [], timeout)
-        try:
-            while self._bell.recv(64):
-                pass
-        except BlockingIOError:
-            pass
+            self.bell.sleep(wire, timeout)
         try:
             while len(self.letters) < MOST_LETTERS:
                 self.connection.drain_events(timeout=0)
@@ -386,7 +403,7 @@ class AmqpMailboxes(Mailboxes):
         return self._taken()
 
     def wake(self) -> None:
-        self._ring.send(b".")
+        self.bell.ring()
 
     def _keep(self, address: int, message: Any) -> None:
         super()._keep(address, self.consuming.message_to_python(message))
@@ -395,8 +412,7 @@ class AmqpMailboxes(Mailboxes):
         try:
             super().close()
         finally:
-            self._ring.close()
-            self._bell.close()
+            self.bell.close()
 
 
 class PolledMailboxes(Mailboxes):

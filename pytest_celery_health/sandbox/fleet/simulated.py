@@ -139,7 +139,7 @@ class Fleet:
         self._workers.clear()
         if thread.is_alive():
             raise RuntimeError("the simulated workers' thread did not end: is the broker frozen?")
-        # Not by the thread itself: it may have ended while `wake` still reads an answer.
+        # Not by the thread itself: it may have ended while `wake` still rings.
         self._drop(self._boxes)
         self._boxes = None
 
