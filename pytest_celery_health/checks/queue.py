@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import first_names
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import (
     NOT_ASKED,
@@ -94,10 +95,12 @@ class QueueDepth(Check):
             yield self._unacked(seen)
 
     def _judge_one(self, queue: Queue, seen: Snapshot) -> Iterator[Finding]:
-        near = get_close_matches(queue.name, seen.known_queues - {queue.name}, n=1)
+        others = sorted(seen.known_queues - {queue.name})
+        near = get_close_matches(queue.name, others, n=1)
         hint = f"did you mean {near[0]}?" if near else ""
         if queue.exists is False:
-            yield Finding(False, queue.name, "does not exist", "an existing queue", hint)
+            known = f"known queues: {first_names(others)}" if others else ""
+            yield Finding(False, queue.name, "does not exist", "an existing queue", hint or known)
             return
         if isinstance(queue.ready, Unseen):
             yield Finding.unseen(queue.name, queue.ready)

@@ -54,6 +54,10 @@ def test_missing_queue_and_the_nearest_name():
     found = verdict(QueueDepth("biling"), missing)
     assert found.unhealthy
     assert found.message() == "biling does not exist; wanted an existing queue (did you mean billing?)"
+    far = Queues((Queue("dlq", ready=0, exists=False),), frozenset({"billing", "invoices"}))
+    assert verdict(QueueDepth("dlq"), far).message() == (
+        "dlq does not exist; wanted an existing queue (known queues: billing, invoices)"
+    )
     alone = Queues((Queue("dlq", ready=0, exists=False),))
     assert verdict(QueueDepth("dlq"), alone).message() == "dlq does not exist; wanted an existing queue"
 
