@@ -167,6 +167,8 @@ _WORDS: Mapping[str, str] = {
     "No such transport": "no transport that kombu knows ({text}):",
     "'master_name'": "no master_name in broker_transport_options for",
     "NOPERM": "not permitted ({text}) by",
+    "Bad response from PING": "another protocol spoken ({text}) by",
+    "Invalid Database": "another protocol spoken ({text}) by",
 }
 
 
