@@ -79,6 +79,7 @@ class Sockets:
     def shut(self) -> None:
         """Whoever waits on them in another thread stops waiting. It may connect anew, for a moment."""
         self._until = monotonic() + _TIDIES
+        self._limit = -1  # so that every read looks at the clock
         for each in tuple(self._open):
             with suppress(OSError):
                 # A TLS socket's own would also drop what another thread reads with.
@@ -125,7 +126,7 @@ class Sockets:
         def counted(set_up: Callable[[], None]) -> None:
             set_up()
             self._opened(transport.sock)
-            transport._quick_recv = _in_frames(self.counted(transport._quick_recv))
+            transport._quick_recv = self._in_frames(transport._quick_recv)
 
         _around(transport, "_setup_transport", counted)
         return transport
@@ -142,12 +143,32 @@ class Sockets:
             found = read(*args)
             self.received += found if isinstance(found, int) else len(found)
             if self.received > self._limit:
-                raise FloodError(self._limit - self._before)
-            if self._until is not None and monotonic() > self._until:
-                raise TimeoutError("the look is over")
+                self._stop()
             return found
 
         return reading
+
+    def _in_frames(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """The same for py-amqp, which believes any length of a frame. Raises UnexpectedFrame too."""
+
+        def reading(size: int) -> bytes:
+            if size > FRAME_LIMIT:
+                from amqp.exceptions import UnexpectedFrame
+
+                raise UnexpectedFrame(f"a frame of {megabytes(size)}")
+            found = read(size)
+            self.received += len(found)
+            if self.received > self._limit:
+                self._stop()
+            return found
+
+        return reading
+
+    def _stop(self) -> None:
+        if self._until is None:
+            raise FloodError(self._limit - self._before)
+        if monotonic() > self._until:
+            raise TimeoutError("the look is over")
 
 
 def _around(owner: Any, name: str, wrapper: Callable[[Callable[[], Any]], Any]) -> None:
@@ -168,19 +189,6 @@ def _tapped(channel: Any) -> Any:
         return pool
 
     return type(channel.__name__, (channel,), {"_get_pool": _get_pool})
-
-
-def _in_frames(read: Callable[[int], bytes]) -> Callable[[int], bytes]:
-    """`read` for py-amqp, which believes any length of a frame. Raises UnexpectedFrame."""
-
-    def reading(size: int) -> bytes:
-        if size > FRAME_LIMIT:
-            from amqp.exceptions import UnexpectedFrame
-
-            raise UnexpectedFrame(f"a frame of {megabytes(size)}")
-        return read(size)
-
-    return reading
 
 
 class _Counted:
