@@ -305,6 +305,18 @@ def test_an_app_that_its_module_does_not_have_is_a_mistake_of_the_contract(
     assert f"ERROR: {told}\n" in result.stderr
 
 
+def test_an_app_that_only_the_tests_process_finds_is_a_mistake_of_the_contract(
+    tiny: Path, health: Health
+) -> None:
+    (tiny / "lib").mkdir()
+    (tiny / "tiny.py").rename(tiny / "lib" / "tiny.py")
+    (tiny / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(tiny / 'lib')!r})\n")
+    result = health(tiny)
+    assert result.returncode == 4, result.stdout + result.stderr
+    told = "pyproject.toml:3: [tool.celery-health] app: the sandbox finds no module tiny; name its folder in"
+    assert f"ERROR: {told} pythonpath, in [tool.pytest.ini_options]\n" in result.stderr
+
+
 @processes
 def test_an_app_that_breaks_is_one_line_a_row_and_its_log_is_told_once(
     tiny: Path, health: Health, processes: tuple[str, ...]

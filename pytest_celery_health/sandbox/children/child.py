@@ -63,9 +63,13 @@ class Task:
         try:
             app = load(self.asked["app"], hooks=self.asked["hooks"], target=self.asked["target"])
         except LoadError as error:
-            if self.asked["hooks"]:
-                self.fail(str(error))
-            self.fail(str(error), key="app", mistakes=[str(error)])
+            self._mistaken(str(error))
+        except ModuleNotFoundError as error:
+            if error.name and f"{self.asked['app'].partition(':')[0]}.".startswith(f"{error.name}."):
+                # A conftest.py may have put its folder on the path of the tests' own process.
+                setting = "pythonpath, in [tool.pytest.ini_options]"
+                self._mistaken(f"the sandbox finds no module {error.name}; name its folder in {setting}")
+            self.fail(f"{type(error).__name__}: {error}", log=_trace(error))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the app's own modules
             self.fail(f"{type(error).__name__}: {error}", log=_trace(error))
         options = {**(app.conf.broker_transport_options or {}), **self.asked["options"]}
@@ -77,6 +81,12 @@ class Task:
         if self.asked["describe"]:
             self._describe(app)
         return app
+
+    def _mistaken(self, why: str) -> None:
+        """Fail as `app` is wrong, unless a hook says what the app is."""
+        if self.asked["hooks"]:
+            self.fail(why)
+        self.fail(why, key="app", mistakes=[why])
 
     def _keep_shared_memory(self) -> None:
         """Have the files behind shared memory and managers go with the sandbox: who is killed removes none.
