@@ -248,6 +248,24 @@ def test_chunks_keep_their_order(scenes, monkeypatch):
     assert found.unacked.count == 0
 
 
+def test_no_more_messages_are_read_than_are_sane(scenes, monkeypatch):
+    """Whether a backlog of huge messages moves is then told by its depth and by its workers."""
+    monkeypatch.setattr(queues.redis, "MESSAGES", 100_000)
+    monkeypatch.setattr(queues.redis, "OLDEST_AT_ONCE", 2)
+    scene = scenes()
+    names = [f"q{number}" for number in range(6)]
+    for name in names:
+        scene.send(name, args=("x" * 60_000,))
+    with scene.context() as context:
+        reader = queues.reader_for(context)
+        assert sorted(reader.oldest(names)) == ["q0", "q1"]
+        assert reader.oldest(names) == {}
+    check = QueueDepth(queues=names, moves_within=0.2, consumers_at_least=0)
+    found = judge(check, scene.look(*check.asks()))
+    assert len(found.bad) == len(names)
+    assert found.message().startswith("q0 stood still for 0.")
+
+
 @pytest.mark.slow
 def test_nothing_is_read_after_the_deadline(scenes):
     """A look whose time is up says so instead of waiting."""

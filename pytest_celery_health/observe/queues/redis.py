@@ -17,6 +17,10 @@ AT_ONCE = 10_000
 #: Queues up to which every list is asked for at once.
 FEW = 50
 
+#: Bytes of oldest messages after which no more are read in a look, and queues whose are read at once.
+MESSAGES = 64_000_000
+OLDEST_AT_ONCE = 100
+
 
 class RedisQueues(Reader):
     """LLEN over every priority step of every queue, all in one pipeline (two for many queues).
@@ -31,6 +35,7 @@ class RedisQueues(Reader):
         super().__init__(connection, deadline, received)
         self.channel = connection.default_channel
         self.prefix: str = self.channel.global_keyprefix or ""
+        self._messages = 0
 
     def keys(self, queue: str) -> tuple[str, ...]:
         """The lists of `queue`, the one that workers take from first at the front."""
@@ -141,9 +146,19 @@ class RedisQueues(Reader):
         return Unacked(count, age, float(self.channel.visibility_timeout))
 
     def oldest(self, names: Iterable[str]) -> Mapping[str, Marks]:
+        every = list(names)
+        found: dict[str, Marks] = {}
+        for start in range(0, len(every), OLDEST_AT_ONCE):
+            if self._messages > MESSAGES:
+                break
+            found.update(self._oldest(every[start : start + OLDEST_AT_ONCE]))
+        return found
+
+    def _oldest(self, names: Sequence[str]) -> Mapping[str, Marks]:
         lists = {name: self.keys(name) for name in names}
         replies = self._ask([("LINDEX", key, -1) for keys in lists.values() for key in keys])
         tails = {name: [next(replies) for _ in keys] for name, keys in lists.items()}
+        self._messages += sum(_bytes(each) for messages in tails.values() for each in messages if each)
         # Only a digest of a message is kept: it may hold anything.
         return {
             name: tuple(None if message is None else blake2b(message).digest() for message in messages)
