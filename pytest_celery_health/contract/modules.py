@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 
 from pytest_celery_health.contract.values import did_you_mean
 
+_MAKES_UP = re.compile(rb"__path__|sys\.modules|meta_path")
+
 
 def no_module(app: str, folders: Sequence[str]) -> str:
     """Which module of `app` is missing, `folders` being first on the path, reading on from it; or "".
 
-    What a package makes up while it is imported is not seen. Without a colon the last part may be an
-    attribute, and is not looked for.
+    A package may make up modules while it is imported: nothing is said of one whose code speaks of such
+    things. Without a colon the last part may be an attribute, and is not looked for.
     """
     module, colon, _ = app.partition(":")
     top, *below = module.split(".")
@@ -26,6 +29,8 @@ def no_module(app: str, folders: Sequence[str]) -> str:
         return "" if _is_elsewhere(top) else f"and there is no module {top}{_below(top, folders)}"
     name = top
     for part in below if colon else below[:-1]:
+        if _makes_up(found):
+            return ""
         inside = found.submodule_search_locations
         if inside is None:
             return f"and {name} is no package, so there is no module {name}.{part}"
@@ -41,6 +46,16 @@ def _is_elsewhere(top: str) -> bool:
     with suppress(ValueError):
         return find_spec(top) is not None
     return True
+
+
+def _makes_up(package: ModuleSpec) -> bool:
+    code = Path(package.origin or "")
+    if code.suffix != ".py":
+        return package.submodule_search_locations is None
+    try:
+        return _MAKES_UP.search(code.read_bytes()) is not None
+    except OSError:
+        return True
 
 
 def _below(top: str, folders: Sequence[str]) -> str:

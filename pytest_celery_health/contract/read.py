@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -122,7 +123,7 @@ class _Reader:
             for name, table in _tables(top.get("check")).items()
             if isinstance(table, dict) and (row := self._row(name, table, declared))
         ]
-        without_hook = self._no_module(app) if app else ""
+        without_hook = self._no_module(app, done.get("env", {})) if app else ""
         if "app" not in top and ("app",) not in self.meant:
             without_hook = _app_wanted("sandbox" in top, targets, rows)
         deadline = self._positive((), "deadline", done.get("deadline"))
@@ -388,10 +389,12 @@ class _Reader:
         line = line_of_key(self.lines, (*_ROOT, *at), key)
         return placed(self.path, line, (*_ROOT, *at), mask(complaint, self.secrets)), line
 
-    def _no_module(self, app: str) -> str:
+    def _no_module(self, app: str, env: Mapping[str, str]) -> str:
         if self.app_path is None or app_complaint(app):
             return ""
-        missing = no_module(app, [str(self.path.parent), *self.app_path])
+        root = self.path.parent
+        own = [str(root / each) for each in env.get("PYTHONPATH", "").split(os.pathsep) if each]
+        missing = no_module(app, [str(root), *self.app_path, *own])
         return missing and f'app is "{app}", {missing}'
 
     def _raise(self, without_hook: str) -> None:

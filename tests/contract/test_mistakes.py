@@ -568,6 +568,21 @@ class TestMisspeltModule:
 
         assert caught.value.problems == [self.OTHER]
 
+    def test_the_path_that_the_contract_sets_counts(self, contract: From) -> None:
+        text = '[tool.celery-health]\napp = "inner:app"\nenv = { PYTHONPATH = "lib" }\n'
+        assert contract(text, app_path=[]).without_hook == ""
+
+    @pytest.mark.parametrize(
+        "code",
+        ["__path__.append('parts')", "import sys\nsys.modules['shop.made'] = sys"],
+        ids=["path", "modules"],
+    )
+    def test_a_package_may_make_up_modules(self, contract: From, project: Path, code: str) -> None:
+        text = '[tool.celery-health]\napp = "shop.made:app"\n'
+        assert "there is no module shop.made" in contract(text, app_path=[]).without_hook
+        (project / "shop/__init__.py").write_text(code)
+        assert contract(text, app_path=[]).without_hook == ""
+
     def test_it_is_not_looked_for_where_the_code_may_not_be(self, contract: From) -> None:
         assert mistakes(contract, '[tool.celery-health]\napp = "shpo"\ndeadlin = 5') == [self.OTHER]
 
