@@ -131,6 +131,28 @@ def test_code_that_hangs_fails_at_the_deadline_with_where_it_hung(project: pytes
         found.stdout.no_fnmatch_line(ours)
 
 
+@pytest.mark.slow
+def test_where_the_thread_hung_that_the_code_waits_for(project: pytest.Pytester) -> None:
+    """As of a test client that has its server in a thread."""
+    project.makepyfile(
+        test_it="""
+        from concurrent.futures import ThreadPoolExecutor
+        import health
+
+        def test_it(celery_faults):
+            with celery_faults.broker_hangs(within=0.5), ThreadPoolExecutor() as pool:
+                pool.submit(health.hangs).result()
+        """
+    )
+    found = run(project)
+    found.assert_outcomes(failed=1)
+    line = HEALTH.split("\n").index("    return redis.Redis.from_url(app.conf.broker_url).ping()")
+    there = f"(wait), and another thread at health.py:{line} (hangs), in redis/"
+    found.stdout.fnmatch_lines(
+        [f"FAILED test_it.py::test_it - *it hung at test_it.py:6 (test_it), *{there}*"]
+    )
+
+
 def test_without_an_app_it_says_how_to_begin(project: pytest.Pytester) -> None:
     (project.path / "pyproject.toml").unlink()
     project.makepyfile(test_it="def test_it(celery_faults): pass")

@@ -141,10 +141,11 @@ class _Holding:
     def _watch(self) -> None:
         if self._back.wait(self._within):
             return
-        frame = sys._current_frames().get(self._watched)
+        frames = sys._current_frames()
+        where = _where(frames.pop(self._watched, None), frames.values())
         self._found = (
             f"the code under test did not come back within {spell(self._within)} of {self._held}:"
-            f" {_where(frame)}; then the fault was ended, and its connections were reset"
+            f" {where}; then the fault was ended, and its connections were reset"
         )
         try:
             self._held.end(cut=True)
@@ -152,17 +153,35 @@ class _Holding:
             self._found += f" ({error})"
 
 
-def _where(frame: FrameType | None) -> str:
-    """Where it hung: in the user's code, and in what that called."""
+def _where(frame: FrameType | None, others: Iterable[FrameType]) -> str:
+    """Where it hung: in the user's code, and in what that called; where it waits for another of these
+    threads, as a test client does, the same of that."""
     if frame is None:
         return "its thread is gone"
-    innermost = _place(frame)
+    said = f"it hung at {_both_places(frame)}"
+    if not _waits(frame):
+        return said
+    busy = [_both_places(other) for other in others if _own(other) is not None and not _waits(other)]
+    return f"{said}, and another thread at {busy[0]}" if busy else said
+
+
+def _waits(frame: FrameType) -> bool:
+    """Whether for another thread."""
+    return frame.f_code.co_filename == threading.__file__
+
+
+def _own(frame: FrameType | None) -> FrameType | None:
+    """The innermost of the user's own."""
     while frame is not None and _is_foreign(frame.f_code.co_filename):
         frame = frame.f_back
-    if frame is None:
-        return f"it hung at {innermost}"
-    own = _place(frame)
-    return f"it hung at {own}" if own == innermost else f"it hung at {own}, in {innermost}"
+    return frame
+
+
+def _both_places(frame: FrameType) -> str:
+    own, innermost = _own(frame), _place(frame)
+    if own is None or own is frame:
+        return innermost
+    return f"{_place(own)}, in {innermost}"
 
 
 def _is_foreign(file: str) -> bool:
