@@ -6,12 +6,11 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
-
-from pytest_celery_health.contract.values import did_you_mean
 
 _MAKES_UP = re.compile(rb"__path__|sys\.modules|meta_path")
 
@@ -20,7 +19,7 @@ def no_module(app: str, folders: Sequence[str]) -> str:
     """Which module of `app` is missing, `folders` being first on the path, reading on from it; or "".
 
     A package may make up modules while it is imported: nothing is said of one whose code speaks of such
-    things. Without a colon the last part may be an attribute, and is not looked for.
+    things, nor of one without `__init__.py`, which other folders may add to. Without a colon the last part may be an attribute, and is not looked for.
     """
     module, colon, _ = app.partition(":")
     top, *below = module.split(".")
@@ -36,7 +35,7 @@ def no_module(app: str, folders: Sequence[str]) -> str:
             return f"and {name} is no package, so there is no module {name}.{part}"
         found = PathFinder.find_spec(f"{name}.{part}", inside)
         if found is None:
-            return f"and there is no module {name}.{part}{_near(f'{name}.{part}', f'{name}.', list(inside))}"
+            return f"and there is no module {name}.{part}{_near(part, list(inside), f'{name}.')}"
         name = f"{name}.{part}"
     return ""
 
@@ -49,7 +48,9 @@ def _is_elsewhere(top: str) -> bool:
 
 
 def _makes_up(package: ModuleSpec) -> bool:
-    code = Path(package.origin or "")
+    if package.origin is None:
+        return True
+    code = Path(package.origin)
     if code.suffix != ".py":
         return package.submodule_search_locations is None
     try:
@@ -65,8 +66,9 @@ def _below(top: str, folders: Sequence[str]) -> str:
             inside = found.relative_to(folder).parts[0]
             setting = f'pythonpath = ["{inside}"] in [tool.pytest.ini_options]'
             return f"; it is in {inside}: install the project, or write {setting}"
-    return _near(top, "", folders)
+    return _near(top, folders)
 
 
-def _near(name: str, package: str, folders: Sequence[str]) -> str:
-    return did_you_mean(name, [module.name for module in iter_modules(folders, package)])
+def _near(name: str, folders: Sequence[str], package: str = "") -> str:
+    near = get_close_matches(name, [module.name for module in iter_modules(folders)], n=1)
+    return f"; did you mean {package}{near[0]}?" if near else ""

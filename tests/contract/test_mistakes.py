@@ -527,6 +527,7 @@ class TestMisspeltModule:
         (project / "shop").mkdir()
         (project / "shop/__init__.py").write_text("raise RuntimeError('imported')")
         (project / "shop/celery.py").write_text("raise RuntimeError('imported')")
+        (project / "open").mkdir()
         (project / "src").mkdir()
         (project / "src/flat.py").write_text("raise RuntimeError('imported')")
         (project / "lib/inner").mkdir(parents=True)
@@ -559,7 +560,16 @@ class TestMisspeltModule:
 
     @pytest.mark.parametrize(
         "app",
-        ["shop", "shop:app", "shop.app", "shop.celery:app", "shop.celery.app", "flat:create_app()", "json:x"],
+        [
+            "shop",
+            "shop:app",
+            "shop.app",
+            "shop.celery:app",
+            "shop.celery.app",
+            "flat:create_app()",
+            "open.celery:app",
+            "json:x",
+        ],
     )
     def test_what_is_there_is_not_imported(self, contract: From, project: Path, app: str) -> None:
         text = f'[tool.celery-health]\napp = "{app}"\ndeadlin = 5'
