@@ -19,7 +19,8 @@ def no_module(app: str, folders: Sequence[str]) -> str:
     """Which module of `app` is missing, `folders` being first on the path, reading on from it; or "".
 
     A package may make up modules while it is imported: nothing is said of one whose code speaks of such
-    things, nor of one without `__init__.py`, which other folders may add to. Without a colon the last part may be an attribute, and is not looked for.
+    things, nor of one without `__init__.py`, which other folders may add to. Without a colon the last part
+    may be an attribute, and is not looked for.
     """
     module, colon, _ = app.partition(":")
     top, *below = module.split(".")
