@@ -201,6 +201,10 @@ async def hangs_in_the_loop():
     return returns_bool() or await never()
 
 
+async def hangs_in_a_task():
+    return returns_bool() or await asyncio.gather(never())
+
+
 async def never():
     await asyncio.Event().wait()
 

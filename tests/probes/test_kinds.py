@@ -76,6 +76,10 @@ WRONG = {
         calls("hangs_in_the_loop", answers_within=2),
         "hangs_in_the_loop hung in broker_refuses, at shop.py:* in never; wanted an answer within 2 s",
     ),
+    "hangs-task": (
+        calls("hangs_in_a_task", answers_within=2),
+        "hangs_in_a_task hung in broker_refuses, at shop.py:* in never; wanted an answer within 2 s",
+    ),
     "ends": (
         calls("ends_its_process"),
         "ends_its_process ended its process in broker_refuses; wanted an answer",

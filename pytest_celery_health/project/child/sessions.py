@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cache
 from types import FrameType
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from celery import Celery
 
@@ -168,22 +169,29 @@ async def _result_of(found: Awaitable[Any]) -> Any:
 def _loop() -> asyncio.AbstractEventLoop:
     """One for all calls in this process, as a server has: an async client that is kept belongs to its loop,
     and a thread that a call gave up holds nobody up."""
-    return asyncio.new_event_loop()
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(_numbered)
+    return loop
+
+
+_numbers: WeakKeyDictionary[asyncio.Task[Any], int] = WeakKeyDictionary()
+
+
+def _numbered(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
+    task = asyncio.Task(coroutine, loop=loop, **more)
+    _numbers[task] = max(_numbers.values(), default=0) + 1
+    return task
 
 
 def _tell_where() -> None:
-    """As faulthandler does, where coroutines wait, which is on no thread's stack."""
-    tasks = sorted(asyncio.all_tasks(_loop()), key=lambda task: not _is_the_call(task))
+    """As faulthandler does, where coroutines wait, which is on no thread's stack. The newest task first: that
+    of an endpoint is made by its middleware."""
     lines = [
         f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n'
-        for task in tasks
+        for task in sorted(asyncio.all_tasks(_loop()), key=lambda task: -_numbers.get(task, 0))
         for frame in _stack_of(task.get_coro())
     ]
     os.write(2, "".join(["Timeout (async)!\nThread 0x0 (most recent call first):\n", *lines]).encode())
-
-
-def _is_the_call(task: asyncio.Task[Any]) -> bool:
-    return getattr(task.get_coro(), "cr_code", None) is _result_of.__code__
 
 
 def _stack_of(waiting: Any) -> list[FrameType]:
