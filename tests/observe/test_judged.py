@@ -18,6 +18,7 @@ from conftest import IMPOSSIBLE
 from pytest_celery_health import AskWorkers, BeatFresh, QueueDepth, Workers, WorkersAnswer, judge
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.observe.look import Look, look
+from pytest_celery_health.observe.sockets import GREETING_LIMIT
 from pytest_celery_health.sandbox.fleet.simulated import Fleet
 from tests.observe.fleet import StartWorker, WorkerProcess
 from tests.observe.scene import INFO, Scene
@@ -158,23 +159,23 @@ def test_a_clock_that_is_ahead(redis_place: Place) -> None:
 
 def test_a_large_fleet_sends_much_and_is_healthy(place: Place) -> None:
     """What is bounded is a flood: workers that hold large tasks send megabytes, all of which are read."""
-    held = [{"name": "shop.report", "args": ["x" * 9_000]} for _ in range(100)]
-    asks = [*WorkersAnswer(at_least=50).asks(), AskWorkers(frozenset({"active"}))]
+    held = [{"name": "shop.report", "args": ["x" * 2_500]} for _ in range(100)]
+    asks = [*WorkersAnswer(at_least=20).asks(), AskWorkers(frozenset({"active"}))]
     target = place.target(event_exchange=place.conf["event_exchange"])
 
     def seen() -> Look | None:
         found = look(target, asks, deadline=30)
-        return found if judge(WorkersAnswer(at_least=50), found.snapshot).healthy else None
+        return found if judge(WorkersAnswer(at_least=20), found.snapshot).healthy else None
 
     with Fleet(place.url, **place.conf) as fleet:
-        fleet.workers(50, active=held)
+        fleet.workers(20, active=held)
         # Simulated in one process, they take their time for a first answer.
         found = wait_until(seen, within=60)
     assert found is not None
     workers = found.snapshot.workers
     assert isinstance(workers, Workers)
-    assert [isinstance(one.active, tuple) and len(one.active) for one in workers.answered] == [100] * 50
-    assert found.received > 40_000_000
+    assert [isinstance(one.active, tuple) and len(one.active) for one in workers.answered] == [100] * 20
+    assert found.received > 4 * GREETING_LIMIT
 
 
 def test_depth(place: Place) -> None:
