@@ -211,13 +211,13 @@ def test_switched_off(project: Project) -> None:
 
 def test_switched_off_with_strict_markers(project: Project) -> None:
     """As for any plugin's marker: the project declares it, too, and leaves out what is marked."""
-    off = ("-p", "no:celery_health", "--strict-markers", "-m", "not celery_health", *LOOP)
+    off = ("-p", "no:celery_health", "--strict-markers", *LOOP)
     code, output = project.pytest(*off, alone=False)
     assert code == 2, output
     assert "'celery_health' not found in `markers` configuration option" in output
     declared = '[tool.pytest.ini_options]\nmarkers = ["celery_health: judged by pytest --celery-health"]\n'
     project.write("pyproject.toml", declared + CONTRACT)
-    code, output = project.pytest(*off, "-W", "error", alone=False)
+    code, output = project.pytest(*off, "-m", "not celery_health", "-W", "error", alone=False)
     assert code == 0, output
     assert "1 passed, 1 deselected" in output
     project.check()
