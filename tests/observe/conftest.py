@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -18,6 +20,7 @@ from tests.observe.fleet import (
     accepts,
     import_for_looks,
     pool,
+    rabbitmqctl,
     spawn,
     start_redis_server,
     wait_for_log,
@@ -63,6 +66,21 @@ def rabbit_url() -> str:
     if not accepts(5672):
         pytest.skip("no RabbitMQ on 127.0.0.1:5672")
     return RABBIT
+
+
+@pytest.fixture
+def vhost_url(rabbit_url: str) -> Iterator[str]:
+    """A virtual host of that RabbitMQ in which nobody else looks or works."""
+    name = f"test-{uuid4().hex[:12]}"
+    try:
+        rabbitmqctl("add_vhost", name)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"rabbitmqctl makes no vhost: {error}")
+    try:
+        rabbitmqctl("set_permissions", "-p", name, urlsplit(rabbit_url).username or "", ".*", ".*", ".*")
+        yield urlsplit(rabbit_url)._replace(path=f"/{name}").geturl()
+    finally:
+        rabbitmqctl("delete_vhost", name)
 
 
 @pytest.fixture

@@ -31,6 +31,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def rabbitmqctl(*words: str) -> str:
+    done = subprocess.run(
+        ["rabbitmqctl", "-q", *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
+
+
 def accepts(port: int) -> bool:
     try:
         socket.create_connection(("127.0.0.1", port), timeout=0.2).close()

@@ -11,8 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
-from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -22,7 +20,7 @@ from pytest_celery_health.facts import AskQueues, AskWorkers, Unseen, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.replies import PREFIX
 from pytest_celery_health.observe.target import Target
-from tests.observe.fleet import Server, StartWorker
+from tests.observe.fleet import Server, StartWorker, rabbitmqctl
 from tests.observe.proxy import proxied
 from tests.support.timing import wait_until
 
@@ -208,25 +206,6 @@ def test_a_binding_that_is_lost_in_mid_look_is_no_empty_fleet(
     assert "lost the binding of our reply queue" in seen.why
 
 
-def rabbitmqctl(*words: str) -> str:
-    done = subprocess.run(
-        ["rabbitmqctl", "-q", *words], capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout
-
-
-@pytest.fixture
-def vhost(rabbit_url: str) -> Iterator[str]:
-    """A virtual host of the machine's RabbitMQ, in which nobody else looks or works."""
-    name = f"test-{uuid4().hex[:12]}"
-    rabbitmqctl("add_vhost", name)
-    try:
-        rabbitmqctl("set_permissions", "-p", name, urlsplit(rabbit_url).username or "", ".*", ".*", ".*")
-        yield name
-    finally:
-        rabbitmqctl("delete_vhost", name)
-
-
 def objects_of(vhost: str) -> set[str]:
     """Names of its queues and exchanges."""
     kinds = ("list_queues", "list_exchanges")
@@ -234,8 +213,8 @@ def objects_of(vhost: str) -> set[str]:
     return {name for lines in listed for name in lines.split("\n")}
 
 
-def test_rabbitmq_is_as_it_was(rabbit_url: str, vhost: str, start_worker: StartWorker) -> None:
-    url = urlsplit(rabbit_url)._replace(path=f"/{vhost}").geturl()
+def test_rabbitmq_is_as_it_was(vhost_url: str, start_worker: StartWorker) -> None:
+    url, vhost = vhost_url, vhost_url.rpartition("/")[2]
     untouched = objects_of(vhost)
     look(Target("t", url), EVERYTHING, deadline=5)
     assert objects_of(vhost) == untouched, "nothing is declared where no worker ever was"

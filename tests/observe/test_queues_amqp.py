@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from uuid import uuid4
 
 import pytest
@@ -8,6 +9,7 @@ from amqp.exceptions import PreconditionFailed
 from kombu import Connection
 from kombu import Queue as KombuQueue
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health import AskQueues, Queue, Unseen, Worker, Workers
 from pytest_celery_health.observe import queues
 from tests.observe.scene import Scene
@@ -42,6 +44,36 @@ def put(scene, name, times, **options):
     with scene.app.producer_pool.acquire(block=True) as producer:
         for _ in range(times):
             producer.publish({}, exchange="", routing_key=name, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    find_spec("kombu.transport.native_delayed_delivery") is None,
+    reason=f"{IMPOSSIBLE}this kombu has no native delayed delivery",
+)
+def test_tasks_with_an_eta_wait_in_queues_of_their_own(vhost_url, start_worker):
+    """With quorum queues Celery has the broker keep them: the queue that they are for holds none of them."""
+    conf = {
+        "task_default_queue": "work",
+        "task_default_queue_type": "quorum",
+        "task_default_exchange_type": "topic",
+        "worker_detect_quorum_queues": True,
+    }
+    start_worker(vhost_url, "w1@x", **conf)
+    scene = Scene(vhost_url, **conf)
+    for _ in range(3):
+        scene.app.send_task("fleet.nap", (0,), countdown=60)
+
+    def delayed():
+        work, waiting = scene.read("work", "celery_delayed_5").seen
+        assert (work.ready, work.consumers) == (0, 1)
+        assert waiting.exists
+        return waiting.ready
+
+    try:
+        wait_until(lambda: delayed() == 3, what="three delayed messages")
+    finally:
+        scene.close()
 
 
 @pytest.mark.parametrize(
