@@ -11,6 +11,8 @@ from functools import lru_cache, partial
 from types import ModuleType
 from typing import Any
 
+from pytest_celery_health.project.loaded import loaded
+
 #: What says where a Redis client connects, and as whom. All else of its options stays.
 _PLACE = ("connection_class", "credential_provider", "db", "host", "password", "path", "port", "username")
 
@@ -51,11 +53,7 @@ def replaced(urls: Mapping[str, str], packages: Iterable[str] = ()) -> Iterator[
 
 
 def _modules(packages: frozenset[str]) -> list[ModuleType]:
-    return [
-        module
-        for module in list(sys.modules.values())
-        if isinstance(module, ModuleType) and _is_the_projects(module, packages)
-    ]
+    return [module for module in loaded() if _is_the_projects(module, packages)]
 
 
 def _is_the_projects(module: ModuleType, packages: frozenset[str]) -> bool:

@@ -24,6 +24,7 @@ from pytest_celery_health.project.child.describe import describe
 from pytest_celery_health.project.child.load import attribute, load, private_cache, set_up_django
 from pytest_celery_health.project.child.sessions import awaited, call, import_clients, serve
 from pytest_celery_health.project.child.verdicts import body_of, figures, meaning
+from pytest_celery_health.project.loaded import loaded
 
 #: Priorities over which messages are spread: those of which kombu makes a key each on Redis.
 _PRIORITIES = (0, 3, 6, 9)
@@ -233,7 +234,7 @@ def _registries() -> Iterator[Any]:
     from prometheus_client import REGISTRY, CollectorRegistry
 
     yield REGISTRY
-    kept = [each for module in list(sys.modules.values()) for each in list(vars(module).values())]
+    kept = [each for module in loaded() for each in list(vars(module).values())]
     yield from {id(each): each for each in kept if type(each) is CollectorRegistry}.values()
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from celery.bootsteps import TERMINATE
 from celery.worker import state
 
+from pytest_celery_health.project.loaded import loaded
 from pytest_celery_health.sandbox.children.child import Task
 from pytest_celery_health.sandbox.children.door import serve
 from pytest_celery_health.sandbox.children.loop import Loop
@@ -120,7 +120,7 @@ def _skew(_: Loop, seconds: float) -> bool:
     global _ahead
     _ahead = seconds
     old, new = (_real, _skewed) if seconds else (_skewed, _real)
-    for module in [each for each in list(sys.modules.values()) if isinstance(each, ModuleType)]:
+    for module in loaded():
         if module.__name__ == __name__:
             continue
         for name, value in list(vars(module).items()):
