@@ -59,7 +59,7 @@ class Controller:
             folder.mkdir(mode=0o700)
             self.share = Share(folder)
             if self.run.waiting.up_to:
-                self._following = _Following(self.config, Share(folder), self.reporter)
+                self._following = _Following(self.config, self.share, self.reporter)
                 self.config.pluginmanager.register(self._following, "celery_health_following")
         node.workerinput[_INPUT] = str(self.share.folder)
         self._nodes.append(node)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pickle
 from collections.abc import Iterator
@@ -27,6 +26,8 @@ class Share:
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:
         """One process at a time."""
+        import fcntl  # which not every platform has
+
         with (self.folder / f"{name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
