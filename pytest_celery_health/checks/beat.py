@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from datetime import timezone
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import is_name
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskBeat, Snapshot, Unseen
 from pytest_celery_health.verdict import Finding
@@ -47,7 +48,7 @@ class BeatFresh(Check):
             )
         if scheme in ("redis", "file", "call") and not rest:
             raise ValueError(f"heartbeat is {self.heartbeat!r}; what follows the colon is missing")
-        if scheme == "call" and not (rest.count(":") == 1 and all(rest.partition(":"))):
+        if scheme == "call" and not is_name(rest):
             raise ValueError(f"heartbeat is {self.heartbeat!r}; write call:package.module:function")
         _refuse_url(self.url)
         if scheme in ("redbeat", "ping") and colon:

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from itertools import combinations
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import listed, plural
+from pytest_celery_health.checks.words import is_name, listed, plural, short_name
 from pytest_celery_health.facts import Ask, AskHandlers, Handler, Handlers, Snapshot, Unseen
 from pytest_celery_health.signal_table import SIGNALS
 from pytest_celery_health.verdict import Finding
@@ -48,14 +48,14 @@ class HandlersConnected(Check):
     def __post_init__(self) -> None:
         for entry in self.expected:
             signal, _, name = entry.partition(":")
-            if not _is_name(name):
+            if not is_name(name):
                 raise ValueError(f'expected has "{entry}"; write "task_failure:package.module:name"')
             if signal not in SIGNALS:
                 near = get_close_matches(signal, SIGNALS, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f'expected has "{entry}", and Celery has no signal {signal}{hint}')
         for name in self.allow:
-            if not _is_name(name):
+            if not is_name(name):
                 raise ValueError(f'allow has "{name}"; write "package.module:name"')
 
     def asks(self) -> Iterable[Ask]:
@@ -110,11 +110,11 @@ class HandlersConnected(Check):
 
 
 def _missing(signal: str, name: str, handlers: Handlers) -> Finding:
-    module, _, short = name.partition(":")
+    module = name.partition(":")[0]
     elsewhere = [handler for handler in handlers.seen if handler.name == name]
     gone = next((handler for handler in elsewhere if handler.signal == signal), None)
     names = [handler.name for handler in handlers.seen if handler.signal == signal and handler.name != name]
-    near = [other for other in names if other.partition(":")[2] == short]
+    near = [other for other in names if short_name(other) == short_name(name)]
     if module in handlers.modules:
         near += get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else ""
@@ -128,11 +128,11 @@ def _missing(signal: str, name: str, handlers: Handlers) -> Finding:
     else:
         seen = f"is not connected to {signal}: {module} is never imported"
         hint = hint or "add its module to imports or include, or import it where the app is made"
-    return Finding(False, short, seen, "connected", hint)
+    return Finding(False, short_name(name), seen, "connected", hint)
 
 
 def _mistakes(handler: Handler, handlers: Handlers) -> Iterator[Finding]:
-    subject, signal, at = handler.name.partition(":")[2], handler.signal, f"({handler.where})"
+    subject, signal, at = short_name(handler.name), handler.signal, f"({handler.where})"
     sent = SIGNALS.get(signal)
     if handler.state == "disconnected":
         return
@@ -178,7 +178,7 @@ def _twice(handlers: Sequence[Handler]) -> Iterator[Finding]:
             continue
         if one.sender and other.sender and one.sender != other.sender:
             continue
-        subject = other.name.partition(":")[2]
+        subject = short_name(other.name)
         modules = one.name.partition(":")[0], other.name.partition(":")[0]
         if modules[0] != modules[1]:
             seen = f"is connected twice to {one.signal}, as {one.name} and as {other.name} ({other.where})"
@@ -186,10 +186,6 @@ def _twice(handlers: Sequence[Handler]) -> Iterator[Finding]:
         else:
             whom = " and ".join(f"for {each.sender or 'any sender'} at {each.where}" for each in (one, other))
             yield Finding(False, subject, f"is connected twice to {one.signal}: {whom}", "once")
-
-
-def _is_name(name: str) -> bool:
-    return name.count(":") == 1 and all(name.partition(":"))
 
 
 def _a(noun: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import listed, more_than, plural
+from pytest_celery_health.checks.words import is_name, listed, more_than, plural
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Answer, Ask, AskProbe, Probe, Probed, Setting, Snapshot, Unseen
 from pytest_celery_health.spelling import meant
@@ -177,7 +177,7 @@ class ProbeTells(Check):
             raise ValueError(f'{said}; write one of {", ".join(_WAYS)}: call = "shop.health:check", say')
         way = given[0]
         named = getattr(self, way)
-        if way != "command" and (named.count(":") != 1 or not all(named.partition(":"))):
+        if way != "command" and not is_name(named):
             raise ValueError(f'{way} is "{named}"; write "package.module:name"')
         if way in ("wsgi", "asgi") and not self.path.startswith("/"):
             raise ValueError(

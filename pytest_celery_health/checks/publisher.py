@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import more_than, plural
+from pytest_celery_health.checks.words import is_name, more_than, plural, short_name
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskPublishers, Published, Publishing, Snapshot, Unseen
 from pytest_celery_health.spelling import meant
@@ -63,7 +63,7 @@ class PublisherEnds(Check):
             raise ValueError("answers_within is 0, which no call can meet")
         for field in ("call", "then"):
             name = getattr(self, field)
-            if not (name.count(":") == 1 and all(name.partition(":"))) and (name or field == "call"):
+            if not is_name(name) and (name or field == "call"):
                 raise ValueError(f'{field} is "{name}"; write "package.module:function"')
         if not self.when:
             raise ValueError(f'when is empty; write ["{USUAL[0]}", "{USUAL[1]}"], say')
@@ -97,7 +97,7 @@ class PublisherEnds(Check):
 
     @property
     def _name(self) -> str:
-        return self.call.partition(":")[2]
+        return short_name(self.call)
 
     def _shown(self, published: Published) -> list[Publishing]:
         return [each for each in published.seen if each.world in self.when]

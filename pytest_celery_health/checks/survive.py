@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import listed, plural
+from pytest_celery_health.checks.words import is_name, listed, plural, short_name
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskTrials, Call, Snapshot, Trial, Trials, Unseen
 from pytest_celery_health.verdict import Finding
@@ -47,13 +47,13 @@ class HandlersSurvive(Check):
         if not self.within:
             raise ValueError("within is 0, which no call can meet")
         for name in self.handlers:
-            if not _is_name(name):
+            if not is_name(name):
                 raise ValueError(f'handlers has "{name}"; write "package.module:name"')
         for entry in self.allow:
             kind, _, name = entry.partition(":")
-            if _is_name(entry):
+            if is_name(entry):
                 continue
-            if not _is_name(name):
+            if not is_name(name):
                 raise ValueError(
                     f'allow has "{entry}"; write "package.module:name" or "lost:package.module:name"'
                 )
@@ -120,16 +120,18 @@ class HandlersSurvive(Check):
         if trial.unseen:
             yield Finding(None, trial.name, trial.unseen)
         for call in _doubtful(trial)[:1]:
-            yield Finding(None, _short(trial), f"{call.error} {_when(trial, call)}, and {call.doubt}")
+            yield Finding(
+                None, short_name(trial.name), f"{call.error} {_when(trial, call)}, and {call.doubt}"
+            )
         for call in [call for call in trial.calls if call.rare and call.error][:1]:
             yield Finding(
-                False, _short(trial), f"{call.error} {_when(trial, call)}", "no error", warning=True
+                False, short_name(trial.name), f"{call.error} {_when(trial, call)}", "no error", warning=True
             )
         if self._is_idle(trial):
             hint = f"it would for one named {trial.would}" if trial.would else ""
             whom = f"any of the app's {tasks:,} tasks" if tasks > 1 else "the app's task"
             seen = f"does nothing for {whom}: {trial.skipped} never runs"
-            yield Finding(False, _short(trial), seen, "an effect for one", hint, warning=True)
+            yield Finding(False, short_name(trial.name), seen, "an effect for one", hint, warning=True)
 
     def _found(self, trial: Trial) -> Iterator[tuple[str, Finding]]:
         """The mistakes of a handler, at most one of each kind."""
@@ -152,16 +154,16 @@ class HandlersSurvive(Check):
             if call.unbounded:
                 seen = f"posts without a timeout to {call.unbounded[0]} {_when(trial, call)}"
                 hint = "a server that hangs keeps it, and what it runs in, for ever"
-                return Finding(False, _short(trial), seen, wanted, hint)
+                return Finding(False, short_name(trial.name), seen, wanted, hint)
         for call in trial.calls:
             if call.stuck:
                 seen = f"did not end {_when(trial, call)}; it was at {call.stuck}"
-                return Finding(False, _short(trial), seen, wanted)
+                return Finding(False, short_name(trial.name), seen, wanted)
         longest = max(trial.calls, key=lambda call: call.took, default=None)
         if longest is None or longest.took <= within:
             return None
         seen = f"takes {spell(round(longest.took, 1))} {_when(trial, longest)}"
-        return Finding(False, _short(trial), seen, wanted)
+        return Finding(False, short_name(trial.name), seen, wanted)
 
     def _secret(self, trial: Trial) -> Finding | None:
         wanted = {*SECRETS, *self.secrets}
@@ -171,20 +173,11 @@ class HandlersSurvive(Check):
                 to = leaks[0].to
                 keys = listed(sorted(leak.key for leak in leaks if leak.to == to))
                 how = f"sends {keys} in clear to {to}" if to else f"logs {keys} in clear"
-                return Finding(False, _short(trial), f"{how} {_when(trial, call)}", "secrets hidden")
+                return Finding(False, short_name(trial.name), f"{how} {_when(trial, call)}", "secrets hidden")
         return None
 
     def _is_idle(self, trial: Trial) -> bool:
         return bool(trial.skipped) and not any(call.does or call.error for call in trial.calls)
-
-
-def _short(trial: Trial) -> str:
-    """Its name without its module, of which a finding's place tells."""
-    return trial.name.partition(":")[2]
-
-
-def _is_name(name: str) -> bool:
-    return name.count(":") == 1 and all(name.partition(":"))
 
 
 def _longest(trial: Trial) -> float:
@@ -201,7 +194,7 @@ def _error(trial: Trial) -> Finding | None:
     others = len({call.error for call in calls} - {first.error})
     if others:
         hint += f"; {plural(others, 'other error')} with other payloads"
-    return Finding(False, _short(trial), f"{first.error} {_when(trial, first)}", "no error", hint)
+    return Finding(False, short_name(trial.name), f"{first.error} {_when(trial, first)}", "no error", hint)
 
 
 def _doubtful(trial: Trial) -> list[Call]:
@@ -225,7 +218,7 @@ def _lost(trial: Trial) -> Finding | None:
     first, sign, others = listed(list(ways), "or").partition("answers ")
     how = f"{host} {first}{sign}{others.replace(sign, '')}" if sign else f"{host} {first}"
     seen = f"loses its alert without a word for {trial.signal} when {how} {_at(trial)}"
-    return Finding(False, _short(trial), seen, "a log record of WARNING or above, or another server")
+    return Finding(False, short_name(trial.name), seen, "a log record of WARNING or above, or another server")
 
 
 def _asked(call: Call) -> set[str]:
@@ -244,7 +237,7 @@ def _retries(trial: Trial) -> Finding | None:
         most = max(each.most or 0 for each in calls)
         hint = "the first retry is number 0"
         return Finding(
-            False, _short(trial), seen, f"at most {max(most - 1, 0)}, as no task gets further", hint
+            False, short_name(trial.name), seen, f"at most {max(most - 1, 0)}, as no task gets further", hint
         )
     return None
 

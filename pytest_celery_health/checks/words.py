@@ -19,6 +19,16 @@ def first_names(each: Sequence[str], most: int = 5) -> str:
     return ", ".join(each[:most]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
+def is_name(name: str) -> bool:
+    """Whether it is "package.module:name"."""
+    return name.count(":") == 1 and all(name.partition(":"))
+
+
+def short_name(name: str) -> str:
+    """The name of "package.module:name" without its module, of which a finding's place tells."""
+    return name.partition(":")[2]
+
+
 def plural(count: int, one: str, many: str = "") -> str:
     """ "1 worker", "1,204 workers"."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

@@ -6,11 +6,12 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
+
+from pytest_celery_health.contract.values import did_you_mean
 
 _MAKES_UP = re.compile(rb"__path__|sys\.modules|meta_path")
 
@@ -71,5 +72,4 @@ def _below(top: str, folders: Sequence[str]) -> str:
 
 
 def _near(name: str, folders: Sequence[str], package: str = "") -> str:
-    near = get_close_matches(name, [module.name for module in iter_modules(folders)], n=1)
-    return f"; did you mean {package}{near[0]}?" if near else ""
+    return did_you_mean(name, [module.name for module in iter_modules(folders)], within=package)

@@ -70,15 +70,15 @@ def complaints(exc: BaseException, key: str) -> Iterator[str]:
         yield f"{key}: {exc}"
 
 
-def did_you_mean(word: str, known: Collection[str], *, quoted: bool = False) -> str:
-    """ "; did you mean billing?", or "" if nothing is near."""
+def did_you_mean(word: str, known: Collection[str], *, quoted: bool = False, within: str = "") -> str:
+    """ "; did you mean billing?", or "" if nothing is near. `within` is said before what is near."""
     # Case-insensitively, as "Warn" is nearer to "warn" than difflib thinks.
     by_lower = {name.lower(): name for name in known}
     begun = [name for name in by_lower if len(word) > 2 and name.startswith(word.lower())]
     near = begun[:1] or get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     if not near:
         return ""
-    name = by_lower[near[0]]
+    name = within + by_lower[near[0]]
     return f'; did you mean "{name}"?' if quoted else f"; did you mean {name}?"
 
 
