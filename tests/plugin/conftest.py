@@ -68,6 +68,21 @@ consumers_at_least = 0
 """
 
 
+def _in_processes(argument: str, *xdist: str) -> pytest.MarkDecorator:
+    several = pytest.param(xdist, marks=pytest.mark.slow)
+    return pytest.mark.parametrize(argument, [(), several], ids=["one", "xdist"])
+
+
+#: For runs that are started here, and for those of a `Project`, which loads pytest-xdist where it is needed.
+processes = _in_processes("processes", "-p", "xdist.plugin", "-n", "2")
+project_processes = _in_processes("args", "-n", "2")
+
+
+def usage_error(result: pytest.RunResult, args: tuple[str, ...]) -> pytest.LineMatcher:
+    """Where a run tells of a mistake that is its user's: pytest-xdist's controller does in its summary."""
+    return result.stdout if args else result.stderr
+
+
 class Project:
     """A project in a temporary folder, with a check that says what its row tells it."""
 

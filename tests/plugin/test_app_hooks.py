@@ -5,11 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_celery_health.session import run_of
-from tests.plugin.conftest import HEALTHY, HERE, PLUGIN, Project
+from tests.plugin.conftest import HEALTHY, HERE, PLUGIN, Project, project_processes, usage_error
 
-processes = pytest.mark.parametrize(
-    "args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "xdist"]
-)
 SAYS = "def pytest_celery_health_app(target):\n    return {!r}\n"
 
 
@@ -43,12 +40,11 @@ def test_that_the_controller_of_xdist_does_not_know(project: Project) -> None:
     assert project.run("-n", "2").ret == 0
 
 
-@processes
+@project_processes
 def test_nowhere(project: Project, args: tuple[str, ...]) -> None:
     result = project.run(*args)
     assert result.ret == 4
-    told = result.stdout if args else result.stderr
-    told.fnmatch_lines(
+    usage_error(result, args).fnmatch_lines(
         ["ERROR: pyproject.toml:2: [[]tool.celery-health] app is missing, and without a live target, *"]
     )
     assert "INTERNALERROR" not in result.stdout.str()
@@ -70,13 +66,12 @@ def test_the_deepest_is_asked_first(project: Project) -> None:
     ]
 
 
-@processes
+@project_processes
 def test_two_beside_each_other_are_an_error(project: Project, args: tuple[str, ...]) -> None:
     hooked(project, {"tests/api": "shop:app", "tests/web": "shop:app"})
     result = project.run(*args)
     assert result.ret == 4
-    told = result.stdout if args else result.stderr
-    told.fnmatch_lines(
+    usage_error(result, args).fnmatch_lines(
         [
             "ERROR: the hook pytest_celery_health_app is in tests/api/conftest.py and"
             " tests/web/conftest.py, and one run has one app: keep it in a conftest.py above both, or run"

@@ -20,15 +20,10 @@ from kombu import Connection, Exchange, Queue
 from redis import Redis
 
 from tests.observe.proxy import close, hang, http, server
-from tests.plugin.conftest import PLUGIN, SECRET, STAGING, Project
+from tests.plugin.conftest import PLUGIN, SECRET, STAGING, Project, processes
 from tests.support.timing import wait_until
 
 TARGET = "--celery-health-target=staging"
-processes = pytest.mark.parametrize(
-    "processes",
-    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
-    ids=["one", "xdist"],
-)
 
 
 def fill(redis: Redis, queue: str, count: int) -> None:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.plugin.conftest import Project
+from tests.plugin.conftest import Project, project_processes, usage_error
 
 
 def test_an_unhealthy_check_fails_the_test_before_its_body(project: Project) -> None:
@@ -140,9 +140,7 @@ def test_what_is_no_check_is_refused(project: Project, argument: str) -> None:
     result.stderr.fnmatch_lines(["*celery_health*" + ("Says(...)*" if argument == "Says" else "'billing'*")])
 
 
-@pytest.mark.parametrize(
-    "args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "xdist"]
-)
+@project_processes
 def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project, args: tuple[str, ...]) -> None:
     project.pytester.makepyfile(
         """
@@ -160,7 +158,7 @@ def test_whatever_is_wrong_with_markers_is_told_at_once(project: Project, args: 
     result = project.run(*args)
     assert result.ret == 4
     takes = "*: @pytest.mark.celery_health takes checks, not"
-    told = result.stdout if args else result.stderr
+    told = usage_error(result, args)
     assert sum("takes checks" in line for line in told.lines) == 2
     told.fnmatch_lines([f"{takes} at_least=2: *", f"{takes} 'billing', 5: *"])
 

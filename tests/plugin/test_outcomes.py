@@ -7,7 +7,15 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_celery_health import Finding, Verdict
-from tests.plugin.conftest import HEALTHY, STAGING, UNHEALTHY, UNKNOWN, Project
+from tests.plugin.conftest import (
+    HEALTHY,
+    STAGING,
+    UNHEALTHY,
+    UNKNOWN,
+    Project,
+    project_processes,
+    usage_error,
+)
 from tests.support.summary import at_80_columns
 
 WARN = 'severity = "warn"\n'
@@ -338,15 +346,12 @@ def test_an_option_without_a_health_run_is_an_error(project: Project, option: st
     result.stderr.fnmatch_lines([f"*--celery-health-{option.split('=')[0]} needs --celery-health*"])
 
 
-@pytest.mark.parametrize(
-    "args", [(), pytest.param(("-n", "2"), marks=pytest.mark.slow)], ids=["one", "xdist"]
-)
+@project_processes
 def test_an_app_that_is_not_there_is_an_error(project: Project, args: tuple[str, ...]) -> None:
     project.contract('[tool.celery-health]\napp = "shpo.celery:app"\n' + HEALTHY)
     result = project.run(*args)
     assert result.ret == 4
-    told = result.stdout if args else result.stderr
-    told.fnmatch_lines(
+    usage_error(result, args).fnmatch_lines(
         [
             'ERROR: pyproject.toml:3: [[]tool.celery-health] app is "shpo.celery:app", and there is no module'
             " shpo; did you mean shop?"

@@ -16,17 +16,12 @@ import psutil  # type: ignore[import-untyped,unused-ignore]
 import pytest
 
 from tests.observe.fleet import Server
-from tests.plugin.conftest import PLUGIN
+from tests.plugin.conftest import PLUGIN, processes
 from tests.support.decoy import Decoy
 from tests.support.timing import wait_until
 
 REPO = Path(__file__).parents[2]
 PROJECTS = REPO / "tests" / "projects"
-processes = pytest.mark.parametrize(
-    "processes",
-    [(), pytest.param(("-p", "xdist.plugin", "-n", "2"), marks=pytest.mark.slow)],
-    ids=["one", "xdist"],
-)
 GREEN = [
     REPO / "examples" / "shop",
     *(PROJECTS / name for name in ("autodiscover", "django", "django_celery_beat", "factory")),
