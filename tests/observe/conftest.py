@@ -85,13 +85,15 @@ def vhost_url(rabbit_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def rabbit_exchange(rabbit_url: str) -> Iterator[str]:
-    """A control exchange of the test's own, so that nobody else's worker answers."""
+    """A control exchange of the test's own, so that nobody else's worker answers. What its app calls after
+    it, a queue `NAME.q` and an exchange of events `NAME.ev`, goes with it."""
     from kombu import Connection
 
     name = f"test-{uuid4().hex[:12]}"
     yield name
     with Connection(rabbit_url) as connection:
-        for exchange in (f"{name}.pidbox", f"reply.{name}.pidbox"):
+        connection.default_channel.queue_delete(f"{name}.q")
+        for exchange in (f"{name}.pidbox", f"reply.{name}.pidbox", f"{name}.q", f"{name}.ev"):
             connection.default_channel.exchange_delete(exchange)
 
 

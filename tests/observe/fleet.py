@@ -131,6 +131,7 @@ def spawn(folder: Path, url: str, arguments: list[str], name: str, conf: dict[st
         "FLEET_CONF": repr(conf),
         "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]),
         "C_FORCE_ROOT": "1",
+        "TMPDIR": str(folder),  # who is killed removes nothing
     }
     with log.open("wb") as out:
         process = subprocess.Popen(

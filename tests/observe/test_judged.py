@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import celery
 import pytest
-from kombu import Connection
 from redis import Redis
 
 from conftest import IMPOSSIBLE
@@ -66,8 +65,6 @@ def place(request: pytest.FixtureRequest, start_worker: StartWorker) -> Iterator
     found = Place(request.getfixturevalue("rabbit_url"), exchange, start_worker)
     yield found
     found.close()
-    with Connection(found.url) as connection:
-        connection.default_channel.queue_delete(found.queue_name)
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ def name(scene):
     with Connection(scene.url) as connection:
         for queue in (name, f"{name}.other"):
             connection.default_channel.queue_delete(queue)
+            connection.default_channel.exchange_delete(queue)
 
 
 @pytest.fixture
