@@ -172,8 +172,9 @@ class Link:
             )
             if "master_name" in self.target.options or str(self.target.url).startswith("sentinel:"):
                 bounds["sentinel_kwargs"] = self._sentinel(seconds)
-        elif kind == "memory":
+        elif kind in ("memory", "filesystem"):
             bounds["polling_interval"] = min(0.01, self.target.options.get("polling_interval", 0.01))
+            bounds["store_processed"] = False
         return bounds
 
     def _sentinel(self, seconds: float) -> dict[str, Any]:

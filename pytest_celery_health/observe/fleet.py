@@ -93,7 +93,7 @@ class Fleet:
             # memory counts its mailboxes, so everybody can be waited for.
             only = question.only and kind != "memory"
             tally = Tally(question.details, question.names if only else None)
-            remote_control.ask(
+            self.swept += remote_control.ask(
                 connection, namespace, tally, question.names, question.at_least, self._patience()
             )
             return tally

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
-from uuid import uuid4
 
 from kombu import Consumer, Exchange, Producer, Queue
 
-from pytest_celery_health.observe.clock import Deadline, epoch, monotonic
-from pytest_celery_health.observe.replies import PREFIX, Tally
+from pytest_celery_health.observe.clock import Deadline, monotonic
+from pytest_celery_health.observe.replies import SENDER, Tally, reply_name
 
 #: Seconds of silence after which nobody else is waited for: where nobody knows who has to answer, and where
 #: somebody is known to be missing. A worker busy with starting a child answers late, not never.
@@ -42,11 +41,6 @@ class Patience:
         return max(0.0, min(left, SLICE, self.deadline.left()))
 
 
-def reply_name(deadline: Deadline) -> str:
-    """A name for a temporary queue of ours, with the epoch after which it is a leftover."""
-    return f"{PREFIX}{int(epoch() + deadline.seconds) + 60}.{uuid4().hex}"
-
-
 def ask(
     connection: Any,
     namespace: str,
@@ -54,16 +48,35 @@ def ask(
     wanted: frozenset[str],
     at_least: int,
     patience: Patience,
-) -> None:
-    """Broadcasts what `tally` requests and takes the replies in.
+) -> int:
+    """Broadcasts what `tally` requests and takes the replies in. Returns the number of leftovers of killed
+    looks that were swept.
 
     namespace: the control exchange. `wanted` names and `at_least` answers are worth some patience where the
     broker does not tell how many there are. Raises what the connection raises.
     """
-    if connection.transport.driver_type == "amqp":
-        _ask_amqp(connection, namespace, tally, wanted, at_least, patience)
-    else:
-        _ask_virtual(connection, namespace, tally, wanted, at_least, patience)
+    if connection.transport.driver_type != "amqp":
+        return _ask_virtual(connection, namespace, tally, wanted, at_least, patience)
+    _ask_amqp(connection, namespace, tally, wanted, at_least, patience)
+    return 0
+
+
+@contextmanager
+def gone_afterwards(connection: Any, channel: Any, queue: Any) -> Iterator[int]:
+    """Have nothing left of `queue`, and `channel` closed. Gives the number of leftovers of killed looks that
+    were swept before."""
+    found: Any = nullcontext(0)
+    if connection.transport.driver_type == "filesystem":
+        from pytest_celery_health.observe.filesystem import put_back
+
+        found = put_back(channel, queue.name)
+    try:
+        with found as swept:
+            yield swept
+    finally:
+        for tidy in (queue.delete, channel.close):
+            with suppress(Exception):
+                tidy()
 
 
 def held_mailboxes(connection: Any, namespace: str, names: frozenset[str]) -> frozenset[str]:
@@ -139,7 +152,7 @@ def _ask_virtual(
     wanted: frozenset[str],
     at_least: int,
     patience: Patience,
-) -> None:
+) -> int:
     channel = connection.channel()
     # To a virtual transport, declaring an exchange means only that this process knows its type.
     mailboxes = Exchange(f"{namespace}.pidbox", "fanout", durable=False, delivery_mode="transient")(channel)
@@ -148,32 +161,33 @@ def _ask_virtual(
     name = reply_name(patience.deadline)
     key = name.rpartition(".")[2]
     queue = Queue(name, replies, routing_key=key, durable=False, auto_delete=True)(channel)
-    queue.declare()
-    consumer = _consumer(channel, queue, tally, patience)
-    try:
+    with gone_afterwards(connection, channel, queue) as swept:
+        queue.declare()
         if connection.transport.driver_type == "memory":
             tally.reached(len(channel.get_table(mailboxes.name)))
+        consumer = _consumer(channel, queue, tally, patience)
         consumer.consume()
         producer = Producer(channel, auto_declare=False)
-        for request in tally.requests:
-            producer.publish(
-                request.body({"exchange": replies.name, "routing_key": key}, tally.names),
-                exchange=mailboxes.name,
-                routing_key="",
-                serializer="json",
-                headers={"clock": 0},
-            )
-        while not tally.complete:
-            missing = tally.counted or not tally.answered(wanted) or tally.pinged < max(at_least, 1)
-            wait = patience.left(missing=missing)
-            if not wait:
-                return
-            with suppress(socket.timeout):
-                connection.drain_events(timeout=wait)
-    finally:
-        for tidy in (consumer.cancel, queue.delete, channel.close):
+        try:
+            for request in tally.requests:
+                producer.publish(
+                    request.body({"exchange": replies.name, "routing_key": key}, tally.names),
+                    exchange=mailboxes.name,
+                    routing_key="",
+                    serializer="json",
+                    headers={"clock": 0, SENDER: name},
+                )
+            while not tally.complete:
+                missing = tally.counted or not tally.answered(wanted) or tally.pinged < max(at_least, 1)
+                wait = patience.left(missing=missing)
+                if not wait:
+                    break
+                with suppress(socket.timeout):
+                    connection.drain_events(timeout=wait)
+        finally:
             with suppress(Exception):
-                tidy()
+                consumer.cancel()
+    return swept
 
 
 def _consumer(channel: Any, queue: Any, tally: Tally, patience: Patience) -> Consumer:

@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
-from pytest_celery_health.observe.clock import Deadline, epoch
-from pytest_celery_health.observe.remote_control import Patience, reply_name
-from pytest_celery_health.observe.replies import PREFIX, Request, Tally
+from pytest_celery_health.observe.clock import Deadline
+from pytest_celery_health.observe.remote_control import Patience
+from pytest_celery_health.observe.replies import Request, Tally, is_leftover, reply_name
 
 #: Replies that are taken from the reply queue at once.
 _AT_ONCE = 1000
@@ -127,8 +127,7 @@ class RedisMailbox:
         for raw in members:
             member = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
             queue = member.rpartition(self.channel.sep)[2]
-            until = queue.removeprefix(PREFIX).partition(".")[0]
-            if queue.startswith(PREFIX) and until.isdigit() and int(until) < epoch():
+            if is_leftover(queue):
                 yield member, queue
 
     def _message(self, request: Request, names: frozenset[str] | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from pytest_celery_health.facts import NOT_ASKED, RunningTask, Unseen, Worker, Workers
+from pytest_celery_health.observe.clock import Deadline, epoch
 
 T = TypeVar("T")
 
@@ -21,6 +22,9 @@ NAME_LIMIT = 255
 #: What every name of ours on a broker begins with, so that what a killed look left is known as ours.
 PREFIX = "celery-health."
 
+#: The header that names the reply queue of who sent a request.
+SENDER = "celery-health"
+
 #: The command that answers a detail, where it is not of the same name. Nothing cheaper than `report` has
 #: the version without events.
 _COMMANDS = {"version": "report"}
@@ -28,6 +32,17 @@ _BEAT = "celerybeat@"
 _NAME_IN_BODY = re.compile(rb'\s*\{\s*"([^"\\]{1,255})"\s*:')
 _VERSION = re.compile(r"celery:(\S+)")
 NOBODY = "a reply without a name"
+
+
+def reply_name(deadline: Deadline) -> str:
+    """A name for a temporary queue of ours, with the epoch after which it is a leftover."""
+    return f"{PREFIX}{int(epoch() + deadline.seconds) + 60}.{uuid4().hex}"
+
+
+def is_leftover(queue: str) -> bool:
+    """Whether a look that was killed left this temporary queue."""
+    until = queue.removeprefix(PREFIX).partition(".")[0]
+    return queue.startswith(PREFIX) and until.isdigit() and int(until) < epoch()
 
 
 class MalformedError(Exception):

@@ -13,9 +13,9 @@ from kombu import Consumer, Exchange, Producer, Queue
 
 from pytest_celery_health.facts import Unseen, Workers
 from pytest_celery_health.observe.clock import epoch
-from pytest_celery_health.observe.remote_control import Patience, reply_name
+from pytest_celery_health.observe.remote_control import Patience, gone_afterwards
 from pytest_celery_health.observe.remote_control_redis import fanout_topics
-from pytest_celery_health.observe.replies import REPLY_LIMIT
+from pytest_celery_health.observe.replies import REPLY_LIMIT, SENDER, reply_name
 from pytest_celery_health.observe.target import Target
 
 _HEARTBEAT = "worker.heartbeat"
@@ -122,7 +122,7 @@ def _by_kombu(connection: Any, target: Target, heard: _Heard) -> None:
         body = message.body
         heard.take(body.encode("utf-8", "replace") if isinstance(body, str) else bytes(body))
 
-    try:
+    with gone_afterwards(connection, channel, queue):
         try:
             queue.declare()
         except connection.channel_errors:
@@ -130,7 +130,7 @@ def _by_kombu(connection: Any, target: Target, heard: _Heard) -> None:
             return
         consumer = Consumer(channel, [queue], no_ack=True, auto_declare=False, on_message=on_message)
         consumer.consume()
-        _publish(channel, target, fanout=not amqp)
+        _publish(channel, target, fanout=not amqp, sender=name)
         while not heard.complete:
             wait = heard.patience.left(missing=True)
             if not wait:
@@ -138,14 +138,9 @@ def _by_kombu(connection: Any, target: Target, heard: _Heard) -> None:
             with suppress(socket.timeout):
                 connection.drain_events(timeout=wait)
         consumer.cancel()
-    finally:
-        with suppress(Exception):
-            queue.delete()
-        with suppress(Exception):
-            channel.close()
 
 
-def _publish(channel: Any, target: Target, *, fanout: bool) -> None:
+def _publish(channel: Any, target: Target, *, fanout: bool, sender: str = "") -> None:
     exchange = f"{target.control_exchange}.pidbox"
     if fanout:
         Exchange(exchange, "fanout", durable=False, delivery_mode="transient")(channel).declare()
@@ -155,5 +150,5 @@ def _publish(channel: Any, target: Target, *, fanout: bool) -> None:
         routing_key="",
         serializer="json",
         delivery_mode=1,
-        headers={"clock": 0},
+        headers={"clock": 0, **({SENDER: sender} if sender else {})},
     )

@@ -118,6 +118,8 @@ class TestHost:
             ("redis+socket:///run/redis.sock?virtual_host=1", "/run/redis.sock"),
             ("redis+socket:///run/redis.sock", "localhost"),
             ("sqs://key:secret@", "sqs"),
+            ("filesystem://", "filesystem"),
+            ("sqla+sqlite:////var/lib/broker.db", "sqla+sqlite"),
             ("memory://", "memory"),
             ("sqla+postgresql://me:pw@db.stg/broker", "db.stg"),
             ("sentinel://redis.stg:26379;sentinel://redis.stg:26380", "redis.stg"),
