@@ -133,7 +133,7 @@ def celery_fleet_for(request: pytest.FixtureRequest) -> Iterator[CeleryFleet]:
 
 
 def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
-    from pytest_celery_health.sandbox.faults.here import CeleryFaults
+    from pytest_celery_health.sandbox.faults.here import CeleryFaults, NeverLeftError
 
     run = run_of(request.config)
     try:
@@ -142,10 +142,14 @@ def celery_faults_for(request: pytest.FixtureRequest) -> Iterator[CeleryFaults]:
         world = run.world
         app = own_app(request.config, run)
         seen = len(world.notes)
-        with CeleryFaults(world, app, run.contract.sandbox.redirect_env) as faults:
-            yield faults
+        try:
+            with CeleryFaults(world, app, run.contract.sandbox.redirect_env) as faults:
+                yield faults
+        finally:
             if world.notes[seen:]:
                 request.node.add_report_section("teardown", "celery_faults", "\n".join(world.notes[seen:]))
+    except NeverLeftError as error:
+        pytest.fail(str(error), pytrace=False)
     except (TargetError, SandboxError) as error:
         pytest.fail(f"celery_faults: {error}", pytrace=False)
 

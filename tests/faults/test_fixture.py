@@ -153,6 +153,90 @@ def test_where_the_thread_hung_that_the_code_waits_for(project: pytest.Pytester)
     )
 
 
+def test_a_fault_that_a_test_never_leaves_fails_it_and_no_later_one(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_it="""
+        import threading
+        from contextlib import ExitStack
+        import health
+
+        stack = ExitStack()
+
+        def deadlines():
+            return [each for each in threading.enumerate() if each.name == "celery-health deadline"]
+
+        def test_in_a_stack(celery_faults):
+            stack.enter_context(celery_faults.broker_refuses())
+            assert health.check() == "unhealthy: OperationalError"
+
+        def test_the_next(celery_faults):
+            assert not deadlines()
+            assert health.hangs()
+
+        def test_several(celery_faults):
+            celery_faults.backend_hangs().__enter__()
+            celery_faults.broker_hangs_after(replied=5).__enter__()
+
+        def test_after_several(celery_faults):
+            assert not deadlines()
+            assert health.hangs()
+            stack.close()
+            assert health.hangs()
+        """
+    )
+    found = run(project)
+    found.assert_outcomes(passed=4, errors=2)
+    found.stdout.fnmatch_lines(
+        [
+            "ERROR test_it.py::test_in_a_stack - Failed: broker_refuses was entered and never left; write"
+            " `with celery_faults.broker_refuses():`",
+            "ERROR test_it.py::test_several - Failed: backend_hangs and broker_hangs_after(replied=5) were"
+            " entered and never left; write"
+            " `with celery_faults.backend_hangs(), celery_faults.broker_hangs_after(replied=5):`",
+        ]
+    )
+
+
+def test_a_fault_that_ended_at_its_deadline_was_never_left_either(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_it="""
+        import health
+        from pytest_celery_health.sandbox.faults import Fault
+        from pytest_celery_health.sandbox.faults.ways import FAULTS
+
+        OWN = Fault("own", "as broker_refuses", FAULTS[0].act, ("broker",), ("broker",))
+
+        def test_it(celery_faults):
+            held = celery_faults.broker_hangs(within=0.2).__enter__()
+            try:
+                health.hangs()
+            except Exception:
+                assert held.over
+
+        def test_left_by_hand(celery_faults):
+            fault = celery_faults.broker_refuses()
+            fault.__enter__()
+            fault.__exit__(None, None, None)
+            fault.__exit__(None, None, None)
+            assert health.hangs()
+
+        def test_an_own_one(celery_faults):
+            celery_faults(OWN).__enter__()
+            assert False, "the test's own failure"
+        """
+    )
+    found = run(project)
+    found.assert_outcomes(passed=2, failed=1, errors=2)
+    never = "was entered and never left; write"
+    found.stdout.fnmatch_lines(
+        [
+            "FAILED test_it.py::test_an_own_one - AssertionError: the test's own failure*",
+            f"ERROR test_it.py::test_it - Failed: broker_hangs {never} `with celery_faults.broker_hangs():`",
+            f"ERROR test_it.py::test_an_own_one - Failed: own {never} `with celery_faults(...):`",
+        ]
+    )
+
+
 def test_without_an_app_it_says_how_to_begin(project: pytest.Pytester) -> None:
     (project.path / "pyproject.toml").unlink()
     project.makepyfile(test_it="def test_it(celery_faults): pass")

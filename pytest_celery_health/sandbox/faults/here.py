@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 
+from pytest_celery_health.checks.words import listed
 from pytest_celery_health.durations import spell
 from pytest_celery_health.masking import mask
 from pytest_celery_health.record.plain import describe
@@ -37,6 +38,10 @@ class OverdueError(AssertionError):
     """The code under test had not come back when the fault's time was over. The message says where it was."""
 
 
+class NeverLeftError(AssertionError):
+    """A fault was still entered when `celery_faults` ended. The message names it, and the remedy."""
+
+
 class CeleryFaults:
     """Every fault of `FAULTS` is a method: `with celery_faults.broker_hangs_after(5): ...`.
 
@@ -49,6 +54,7 @@ class CeleryFaults:
         self.app = app
         self._env = tuple(env)
         self._stack = ExitStack()
+        self._entered: list[_Holding] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -59,8 +65,16 @@ class CeleryFaults:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        never_left = [*self._entered]
+        for holding in never_left:
+            self._stack.callback(holding.end)
         self._stack.close()
+        if never_left and kind is None:
+            names = listed([str(each.held) for each in never_left])
+            calls = ", ".join(map(_call_of, never_left))
+            were = "was" if len(never_left) == 1 else "were"
+            raise NeverLeftError(f"{names} {were} entered and never left; write `with {calls}:`")
 
     def __repr__(self) -> str:
         return f"<celery_faults of {self.world!r}>"
@@ -98,7 +112,7 @@ class CeleryFaults:
 
         Raises FaultError when the fault is not possible, SandboxError when what it needs does not start.
         """
-        return _Holding(partial(self.world.enter, fault, *args, **named), within)
+        return _Holding(partial(self.world.enter, fault, *args, **named), within, self._entered)
 
     def _pointed(self, env: Iterable[str] = ()) -> AbstractContextManager[None]:
         world = self.world
@@ -110,29 +124,39 @@ class CeleryFaults:
 
 
 class _Holding:
-    """A fault with a deadline, as a context manager."""
+    """A fault with a deadline, as a context manager. It is among `entered` until it is left."""
 
-    def __init__(self, enter: Callable[[], Held], within: float) -> None:
+    def __init__(self, enter: Callable[[], Held], within: float, entered: list[_Holding]) -> None:
         self._enter = enter
         self._within = within
+        self._entered = entered
 
     def __enter__(self) -> Held:
         __tracebackhide__ = True
-        self._held = self._enter()
+        self.held = self._enter()
         self._found = ""
         self._watched = threading.get_ident()
         self._back = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="celery-health deadline", daemon=True)
         self._thread.start()
-        return self._held
+        self._entered.append(self)
+        return self.held
+
+    def end(self) -> None:
+        """End the fault and its deadline. Doing it twice does no harm."""
+        self._back.set()
+        self._thread.join()
+        self.held.end()
+        if self in self._entered:
+            self._entered.remove(self)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         __tracebackhide__ = True
-        self._back.set()
-        self._thread.join()
-        self._held.end()
+        if self not in self._entered:
+            return
+        self.end()
         if self._found and (error is None or isinstance(error, Exception)):
             then = "it came back" if error is None else f"it raised {mask(describe(error))}"
             # What it raises then is of our making.
@@ -144,13 +168,20 @@ class _Holding:
         frames = sys._current_frames()
         where = _where(frames.pop(self._watched, None), frames.values())
         self._found = (
-            f"the code under test did not come back within {spell(self._within)} of {self._held}:"
+            f"the code under test did not come back within {spell(self._within)} of {self.held}:"
             f" {where}; then the fault was ended, and its connections were reset"
         )
         try:
-            self._held.end(cut=True)
+            self.held.end(cut=True)
         except SandboxError as error:
             self._found += f" ({error})"
+
+
+def _call_of(holding: _Holding) -> str:
+    held = holding.held
+    if FAULTS.get(held.fault.name) is not held.fault:
+        return "celery_faults(...)"
+    return f"celery_faults.{held}" + ("" if held.arguments else "()")
 
 
 def _where(frame: FrameType | None, others: Iterable[FrameType]) -> str:
