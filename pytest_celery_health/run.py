@@ -9,25 +9,28 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from pytest_celery_health.checks import Check
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError
 from pytest_celery_health.contract.read import mistaken
 from pytest_celery_health.contract.targets import resolve
 from pytest_celery_health.contract.third_party import asked, judged
-from pytest_celery_health.experiments import Experiments
 from pytest_celery_health.facts import Ask, AskQueues, Snapshot, Unseen, merge
-from pytest_celery_health.observe.look import Look, look
+from pytest_celery_health.observe.look import Look, look, prepare
 from pytest_celery_health.observe.target import Target, TargetError
 from pytest_celery_health.project.describe import Asked, start_describing
 from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
 from pytest_celery_health.sandbox import Sandbox, SandboxError, SpecError
-from pytest_celery_health.sandbox.drills.crew import Drills
-from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
-from pytest_celery_health.sandbox.seal import Refusal
-from pytest_celery_health.sandbox.world import World
 from pytest_celery_health.share import Share
 from pytest_celery_health.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pytest_celery_health.experiments import Experiments
+    from pytest_celery_health.sandbox.drills.crew import Drills
+    from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
+    from pytest_celery_health.sandbox.seal import Refusal
+    from pytest_celery_health.sandbox.world import World
 
 #: Seconds that an app gets to load in a child process.
 _LOAD = 30.0
@@ -202,6 +205,8 @@ class Run:
         if not self.has_app:
             raise TargetError("no contract says what the app is, so there is nothing to drill")
         if self._drills is None:
+            from pytest_celery_health.sandbox.drills.crew import Drills
+
             self._drills = Drills(self.contract.sandbox, self._spec())
         return self._drills
 
@@ -213,6 +218,8 @@ class Run:
                 f"it needs a broker of its own to send to; the target {self.target_name} is only looked at"
             )
         if self._brokers is None:
+            from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
+
             self._brokers = EmbeddedBrokers(self.contract.sandbox, self.contract.path.parent)
         return self._brokers
 
@@ -224,6 +231,8 @@ class Run:
                 f"a fault breaks what it is held in; the target {self.target_name} is only looked at"
             )
         if self._world is None:
+            from pytest_celery_health.sandbox.world import World
+
             self._world = World(self.contract.sandbox, self._spec() if self.has_app else None)
         return self._world
 
@@ -255,6 +264,7 @@ class Run:
         info: AppInfo | None = None
         missing: ProjectError | None = None
         if self._describing is not None:
+            prepare()  # while the app loads
             try:
                 info = self._describing.result()
             except ProjectError as error:
@@ -272,6 +282,8 @@ class Run:
             return seen
         if self.has_app:
             if self._experiments is None:
+                from pytest_celery_health.experiments import Experiments
+
                 self._experiments = Experiments(self.contract.sandbox, self._spec(), lambda: self.drills)
             tried, untried = self._experiments.facts(asks, self.sandbox)
         else:

@@ -153,3 +153,18 @@ def test_an_option_of_a_health_run_alone_is_a_usage_error(project: Path) -> None
     assert done.returncode == 4
     assert "--celery-health-target needs --celery-health" in done.stderr
     assert ours(imported(project)) <= OURS
+
+
+def test_a_live_target_does_not_pay_for_what_a_sandbox_starts(project: Path) -> None:
+    with (project / "pyproject.toml").open("a") as contract:
+        contract.write(
+            "[tool.celery-health]\n[tool.celery-health.target.live]\n"
+            'broker = "redis://127.0.0.1:9/0"\nexpect_host = "127.0.0.1"\n'
+            '[tool.celery-health.check.workers]\nuse = "workers"\n'
+        )
+
+    done = run(project, "--celery-health", "--celery-health-target=live")
+
+    assert "connection refused" in done.stdout
+    worlds = {f"pytest_celery_health.{name}" for name in ("experiments", "sandbox.drills", "sandbox.world")}
+    assert not worlds & imported(project)

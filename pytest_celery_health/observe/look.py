@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from pytest_celery_health.durations import spell
@@ -75,6 +76,12 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float) -> Look:
         raise
     visit.end(_GRACE)
     return Look(visit.snapshot(), monotonic() - started, visit.received, visit.swept)
+
+
+def prepare() -> None:
+    """Import what a look at a broker needs, which else is part of its deadline."""
+    for name in ("beat", "connect", "fleet", "queues"):
+        import_module(f"{__package__}.{name}")
 
 
 class _Visit:
