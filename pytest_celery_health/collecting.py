@@ -100,10 +100,10 @@ class Collecting:
             self._refuse(session, "\n".join(mistakes))
         for item in session.items:
             if isinstance(item, Row):
-                self.run.plan(item.row.check, must_hold=item.must_hold)
+                self.run.plan(item.row.check, item.nodeid, must_hold=item.must_hold)
                 continue
             for check in checks_of(item):
-                self.run.plan(check)
+                self.run.plan(check, item.nodeid)
         if self.config.option.collectonly:
             return
         if not self.run.live and not self.run.has_app and self.run.needs_target:

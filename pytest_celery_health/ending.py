@@ -148,7 +148,9 @@ class Ending:
             for mistake in self.tally.mistakes:
                 terminalreporter.write_line(f"ERROR: {mistake}", red=True)
         last = self.controller.reporter.last
-        for message in dict.fromkeys(last.open if last is not None and not self.ended else ()):
+        told = {nodeid for nodeid, _ in self.tally.outcomes}
+        untold = last.open if last is not None and not self.ended else ()
+        for message in dict.fromkeys(each.message for each in untold if each.nodeid not in told):
             terminalreporter.write_line(f"last seen: {message}", yellow=True)
         judged = self.tally.outcomes or self.tally.mistakes or self.run.seen is not None
         empty = exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)

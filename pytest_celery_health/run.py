@@ -45,15 +45,39 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Planned:
+    """A check of a pytest item's. A wait waits for those that `must_hold`."""
+
+    check: Check
+    nodeid: str
+    must_hold: bool
+
+
+@dataclass(frozen=True)
+class Open:
+    """A check that does not hold yet: its place among the planned, and how its verdict stands."""
+
+    place: int
+    nodeid: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Progress:
-    """One look of a wait: seconds since its start, how many of the checks do not hold yet, and why; whether
-    it was the last."""
+    """One look of a wait: seconds since its start, how many checks it waits for, and which of them do not
+    hold yet; whether it was the last."""
 
     elapsed: float
     up_to: float
-    checks: int
-    open: tuple[str, ...]
+    awaited: int
+    open: tuple[Open, ...]
     over: bool
+
+    @property
+    def standing(self) -> frozenset[tuple[int, str]]:
+        """What makes it another one than that of the look before, whatever ages and figures say."""
+        return frozenset((each.place, each.status) for each in self.open)
 
 
 @dataclass(frozen=True)
@@ -83,7 +107,7 @@ class Run:
     path: tuple[str, ...] = ()
     share: Share | None = None
     progress: Callable[[Progress], None] = lambda _: None
-    planned: list[tuple[Check, bool]] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
     looks: list[Look] = field(default_factory=list)
     told: set[str] = field(default_factory=set)
     seen: Look | None = None
@@ -114,26 +138,27 @@ class Run:
     @property
     def needs_target(self) -> bool:
         """Whether a planned check has something to look at."""
-        return any(asked(check) for check, _ in self.planned)
+        return any(asked(planned.check) for planned in self.planned)
 
     @property
     def needs_sandbox(self) -> bool:
         """Whether a planned check looks at what the sandbox starts."""
-        asks = (ask for check, _ in self.planned for ask in asked(check))
+        asks = (ask for planned in self.planned for ask in asked(planned.check))
         return not self.live and any(not ask.tried for ask in asks)
 
     @property
     def checks(self) -> list[Check]:
         """Every check that the run knows of; pytest-xdist's controller plans none."""
-        return [row.check for row in self.contract.rows] + [check for check, _ in self.planned]
+        return [row.check for row in self.contract.rows] + [planned.check for planned in self.planned]
 
     def prepare(self, check: Check) -> Check:
         """`check` with what the contract says where the check is silent."""
         return self.contract.completed(check)
 
-    def plan(self, check: Check, *, must_hold: bool = True) -> None:
-        """Have the run's look gather what `check` needs; with `must_hold`, have a wait wait for it."""
-        self.planned.append((self.prepare(check), must_hold))
+    def plan(self, check: Check, nodeid: str, *, must_hold: bool = True) -> None:
+        """Have the run's look gather what `check` of that item needs; with `must_hold`, have a wait wait for
+        it."""
+        self.planned.append(Planned(self.prepare(check), nodeid, must_hold))
 
     def begin(self) -> None:
         """Start loading the app of a live target, so that it is ready when the first look needs it."""
@@ -315,7 +340,7 @@ class Run:
 
     def _wait(self) -> Look:
         """Look; under a wait, until everything holds or the time is over."""
-        asks = merge(ask for check, _ in self.planned for ask in asked(check))
+        asks = merge(ask for planned in self.planned for ask in asked(planned.check))
         start = time.monotonic()
         while True:
             self.seen = self.look(asks)
@@ -330,11 +355,12 @@ class Run:
             threading.Event().wait(min(pause, max(start + self.waiting.up_to - time.monotonic(), 0)))
 
     def _progress(self, look: Look, start: float) -> Progress:
+        awaited = [(place, planned) for place, planned in enumerate(self.planned) if planned.must_hold]
         open_ = tuple(
-            verdict.message()
-            for check, must_hold in self.planned
-            if must_hold and not (verdict := judged(check, look.snapshot)).healthy
+            Open(place, planned.nodeid, verdict.status, verdict.message())
+            for place, planned in awaited
+            if not (verdict := judged(planned.check, look.snapshot)).healthy
         )
         elapsed = time.monotonic() - start
         over = not open_ or elapsed >= self.waiting.up_to or self._trouble is not None
-        return Progress(elapsed, self.waiting.up_to, len(self.planned), open_, over)
+        return Progress(elapsed, self.waiting.up_to, len(awaited), open_, over)

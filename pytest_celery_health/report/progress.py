@@ -32,7 +32,7 @@ class Reporter:
             if terminal is None:
                 return
             live = terminal.isatty and terminal.verbosity >= 0
-            if live or before is None or before.open != progress.open:
+            if live or before is None or before.standing != progress.standing:
                 capture = self._config.pluginmanager.get_plugin("capturemanager")
                 with nullcontext() if capture is None else capture.global_and_fixture_disabled():
                     self._tell(terminal, _line(progress), living=live and not progress.over)
@@ -62,7 +62,7 @@ class Reporter:
 
 
 def _line(progress: Progress) -> str:
-    held = progress.checks - len(progress.open)
+    held = progress.awaited - len(progress.open)
     elapsed = spell(min(round(progress.elapsed), progress.up_to))
-    text = f"{elapsed} of {spell(progress.up_to)}: {held} of {progress.checks} hold"
-    return f"{text}; {progress.open[0]}" if progress.open else text
+    text = f"{elapsed} of {spell(progress.up_to)}: {held} of {progress.awaited} awaited checks hold"
+    return f"{text}; {progress.open[0].message}" if progress.open else text

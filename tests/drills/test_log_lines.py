@@ -97,7 +97,7 @@ def test_logging_that_is_right_is_green(name: str) -> None:
     run = Run(read(PROJECTS / f"logs_{name}" / "pyproject.toml"))
     try:
         (row,) = run.contract.rows
-        run.plan(row.check)
+        run.plan(row.check, row.name)
         verdict = run.verdict(row.check)
         assert verdict.healthy, verdict
         assert not verdict.warnings

@@ -242,13 +242,60 @@ def test_a_wait_ends_as_soon_as_everything_holds(
     fill(staging, "billing", 7)
     fill(staging, "invoices", 9)
     run = gate(*processes)
-    run.says("0 of 2 hold; billing holds 7 ready messages; wanted below 5")
+    run.says("0 of 2 awaited checks hold; billing holds 7 ready messages; wanted below 5")
     staging.ltrim("invoices", 0, 2)
-    run.says("1 of 2 hold; billing holds 7 ready messages; wanted below 5")
+    run.says("1 of 2 awaited checks hold; billing holds 7 ready messages; wanted below 5")
     staging.ltrim("billing", 0, 2)
     assert run.ends() == 0
     told = [line.partition(": ")[2] for line in run.output.splitlines() if "of 1 min:" in line]
     assert [line[:6] for line in told] == ["0 of 2", "1 of 2", "2 of 2"]
+
+
+def test_in_a_log_what_only_grows_older_is_no_change(project: Project, staging: Redis) -> None:
+    """The age of a heartbeat is another one each second; what is open, and how, is the same."""
+    fill(staging, "billing", 1)
+    fill(staging, "invoices", 1)
+    staging.set("heartbeat", time.time() - 100)
+    beat = '[tool.celery-health.check.beat]\nuse = "beat"\nheartbeat = "redis:heartbeat"\nwithin = "1min"\n'
+    project.contract(STAGING, beat)
+    result = project.run(TARGET, "--celery-health-wait=2.5s", "--celery-health-interval=0.1")
+    told = [line for line in result.outlines if " of 2.5 s: " in line]
+    assert len(told) == 1, told
+    assert "2 of 3 awaited checks hold; beat was last seen 10" in told[0]
+
+
+def test_a_wait_counts_what_it_waits_for(project: Project, staging: Redis) -> None:
+    """Neither a row that only warns, nor what a test's body expects, which the summary counts as well."""
+    fill(staging, "billing", 7)
+    fill(staging, "invoices", 9)
+    project.contract(STAGING + 'severity = "warn"\n')
+    project.pytester.makepyfile(
+        "import pytest\nfrom pytest_celery_health import QueueDepth\n"
+        "@pytest.mark.celery_health\n"
+        "def test_body(celery_health):\n"
+        "    celery_health.expect(QueueDepth('celery', ready_below=5, consumers_at_least=0))\n"
+    )
+    result = project.run(TARGET, "--celery-health-wait=0.3s", "--celery-health-interval=0.1")
+    result.stdout.fnmatch_lines(
+        ["* of 0.3 s: 0 of 1 awaited checks hold; billing holds 7 ready messages*", "3 checks: *"]
+    )
+
+
+def test_an_interrupt_after_a_wait_repeats_nothing(project: Project, staging: Redis) -> None:
+    """Last seen is what no report has told yet."""
+    fill(staging, "billing", 7)
+    fill(staging, "invoices", 9)
+    project.pytester.makepyfile(
+        test_late="import pytest\n@pytest.mark.celery_health\ndef test_late(): raise KeyboardInterrupt"
+    )
+    waits = ("--celery-health-wait=0.3s", "--celery-health-interval=0.1")
+    order = ("pyproject.toml::billing[staging]", "test_late.py", "pyproject.toml::invoices[staging]")
+    result = project.pytester.runpytest_subprocess(
+        *PLUGIN, "-p", "no:randomly", "--celery-health", TARGET, *waits, *order
+    )
+    assert result.ret == 2
+    result.stdout.fnmatch_lines(["last seen: invoices holds 9 ready messages; *"])
+    assert result.stdout.str().count("billing holds 7 ready messages") == 3  # progress, failure and summary
 
 
 @processes
@@ -258,16 +305,16 @@ def test_on_a_terminal_a_wait_is_one_living_line(
     fill(staging, "billing", 7)
     fill(staging, "invoices", 9)
     run = gate.on_terminal(*processes)
-    run.says("1 s of 1 min: 0 of 2 hold")
+    run.says("1 s of 1 min: 0 of 2 awaited checks hold")
     staging.ltrim("invoices", 0, 2)
-    run.says("1 of 2 hold")
+    run.says("1 of 2 awaited checks hold")
     staging.ltrim("billing", 0, 2)
     assert run.ends() == 0
     (line,) = [line for line in run.output.split("\n") if "of 1 min:" in line]
     told = [words for words in line.split("\r") if words.strip()]
     assert len(told) >= 3
-    assert all(" of 2 hold" in words for words in told)
-    assert told[-1].strip().endswith(" of 1 min: 2 of 2 hold")
+    assert all(" of 2 awaited checks hold" in words for words in told)
+    assert told[-1].strip().endswith(" of 1 min: 2 of 2 awaited checks hold")
 
 
 @pytest.mark.parametrize("args", [(), pytest.param(("-x", "-n", "1"), marks=pytest.mark.slow)], ids=" ".join)
@@ -303,7 +350,7 @@ def test_an_interrupted_wait_reports_what_was_last_seen(
     fill(staging, "billing", 7)
     fill(staging, "invoices", 1)
     run = gate("--color=yes", *processes)
-    run.says("1 of 3 hold")
+    run.says("1 of 3 awaited checks hold")
     run.process.send_signal(sent)
     assert run.ends() == code
     assert run.output.count("last seen: billing holds 7 ready messages; wanted below 5") == 1
