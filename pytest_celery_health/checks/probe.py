@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar
 
 from pytest_celery_health.checks.base import Check
@@ -115,13 +115,15 @@ class ProbeTells(Check):
     """The project's own health check says what is, in time: green in a healthy world, red in each fault.
 
     call: "package.module:name": a function, async or not, or a class with `check_status()` or `run()`. It
-        answers with a bool, a mapping with `healthy` or `status`, a response, a list of what is wrong,
-        figures of queues, or by raising, where it otherwise returns nothing or data.
+        answers with a bool, a mapping with `healthy` or `status`, the status of a response, a list of what is
+        wrong, figures of queues, or by raising, where it otherwise returns nothing or data.
     call_with: the arguments it is called with, by name.
     wsgi: "package.module:name" of an application, or "package.module:create()".
     asgi: the same.
     path: what the application is asked for.
     headers: of that request.
+    reads_json: whether who asks reads the JSON of a response, too: then that must not say otherwise.
+        Kubernetes and load balancers read the status alone.
     command: a command line; exit code 0 is healthy.
     answers_within: what a call may take in every world. It is killed some time later.
     unhealthy_when: the worlds in which it must say that it is unhealthy.
@@ -152,6 +154,7 @@ class ProbeTells(Check):
     asgi: str = ""
     path: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    reads_json: bool = False
     command: tuple[str, ...] = ()
     answers_within: Duration = 5.0
     unhealthy_when: tuple[str, ...] = ()
@@ -185,7 +188,7 @@ class ProbeTells(Check):
             )
         for key, ways in _OF_ONE_WAY.items():
             if getattr(self, key) and way not in ways:
-                raise ValueError(f"{key} is for {' and '.join(ways)} only, and this is {way}")
+                raise ValueError(f"{key} is for {listed(ways)} only, and this is {way}")
         for key in ("answers_within", "cpu_below", "stuck_after", "fresh_for"):
             if getattr(self, key) == 0:
                 raise ValueError(f"{key} is 0, which nothing can meet")
@@ -291,27 +294,39 @@ class ProbeTells(Check):
         if isinstance(probed, Unseen):
             yield Finding.unseen(name, probed)
             return
-        answers = {answer.world: answer for answer in probed.seen}
+        wanted: dict[str, bool | None] = {"": True, **self._wanted()}
+        answers = self._answers(probed)
         usual = answers.get("", Answer(""))
         right = 0
-        wanted: dict[str, bool | None] = {"": True, **self._wanted()}
+        unseen: dict[str, list[str]] = {}
         for world, healthy in wanted.items():
             answer = answers.get(world) or Answer(world, unseen="it was not called there")
+            if answer.unseen:
+                unseen.setdefault(answer.unseen, []).append(world or "a healthy world")
+                continue
             found = [*self._of(answer, healthy, usual)]
             right += not found
             yield from found
+        for why, worlds in unseen.items():
+            where = "" if len(worlds) == len(wanted) else f"{listed(worlds)}: "
+            yield Finding(None, name, f"{where}{why}")
         figures: dict[str, float | str] = {}
         for world, answer in answers.items():
             figures |= {f"{world or 'healthy'}.{key}": value for key, value in _figures(answer).items()}
         told = f"in {right} of {plural(len(wanted), 'world')}"
         yield Finding(True, name, f"says what is {told}", figures=figures)
 
+    def _answers(self, probed: Probed) -> dict[str, Answer]:
+        """By world, each with the verdict of who asks."""
+        return {answer.world: self._read(answer) for answer in probed.seen}
+
+    def _read(self, answer: Answer) -> Answer:
+        counts = self.reads_json and answer.json and answer.verdict == "healthy"
+        return replace(answer, verdict=answer.json) if counts else answer
+
     def _of(self, answer: Answer, healthy: bool | None, usual: Answer) -> Iterator[Finding]:
         """What is wrong with one answer, what it says first."""
         name = self.probe.name
-        if answer.unseen:
-            yield Finding(None, name, f"{answer.world or 'a healthy world'}: {answer.unseen}")
-            return
         in_ = _in(answer.world)
         within = seconds(self.answers_within)
         in_time = f"an answer within {spell(within)}"
@@ -378,7 +393,12 @@ class ProbeTells(Check):
             finds = answer.world == "task_stuck"
             wanted = "the task" if finds else "an error, or to be told of it"
             hint = "silence is no proof" if answer.said.startswith(_NOTHING) and not finds else ""
-            return Finding(False, name, f"{_short(answer.said)} {while_}", wanted, hint)
+            said = _short(answer.said)
+            says = said if said.startswith("found ") else f"says {said}"
+            return Finding(False, name, f"{says} {while_}", wanted, hint)
+        if told and answer.status and answer.json == "unhealthy":
+            seen = f"answers {answer.status} {while_}, though its JSON says unhealthy"
+            return Finding(False, name, seen, "unhealthy", _STATUS)
         if told:
             return Finding(False, name, f"says healthy {while_}", "unhealthy")
         seen = f"raised {_short(answer.said)}" if answer.verdict == "raised" else "says unhealthy"
@@ -408,13 +428,14 @@ class ProbeTells(Check):
         probed = seen.fact(Probed, probe=self.probe, setting=self._setting)
         if isinstance(probed, Unseen) or not probed.seen:
             return
-        answers = {answer.world: answer for answer in probed.seen}
+        answers = self._answers(probed)
         usual = answers.get("", Answer(""))
         yield "world", "wanted", "verdict", "took", "note"
         for world, healthy in {"": True, **self._wanted()}.items():
             answer = answers.get(world)
             if answer is not None:
-                wrong = any(finding.ok is False for finding in self._of(answer, healthy, usual))
+                findings = () if answer.unseen else self._of(answer, healthy, usual)
+                wrong = any(finding.ok is False for finding in findings)
                 wanted, verdict = self._cells(answer, healthy, usual)
                 took = "" if answer.unseen else _took(answer.took)
                 note = answer.unseen or _short(answer.said) or answer.where
@@ -433,6 +454,7 @@ class ProbeTells(Check):
 
 
 _NOTHING = "found nothing"
+_STATUS = "Kubernetes and load balancers read the status: answer 503, or set reads_json = true"
 #: Heartbeats that are a time whatever is done, by their scheme, and why.
 _NEVER_GARBAGE = {
     "file": "the time at which a file was changed is always a time",
@@ -445,6 +467,7 @@ _OF_ONE_WAY = {
     "gauge": ("call",),
     "path": ("wsgi", "asgi"),
     "headers": ("wsgi", "asgi"),
+    "reads_json": ("call", "wsgi", "asgi"),
 }
 
 

@@ -58,6 +58,8 @@ class Answer:
     verdict: "healthy", "unhealthy", "unclear" (neither can be read in it), "raised", "hung" (it had to be
         killed) or "crashed" (its process ended); "" where it was not called.
     kind: "verdict", "data" (figures, a list: it says nothing of health in so many words) or "nothing" (None).
+    status: the HTTP status of a response, by which alone `verdict` tells; 0 of what is none.
+    json: the verdict of a response's JSON, "" where that has none.
     said: in short, without passwords; "found nothing" of an empty list.
     where: file:line at which it raised or hung.
     took: seconds, at least those after which it was killed. cpu: seconds of processor, None if unknown.
@@ -80,6 +82,8 @@ class Answer:
     queue: str = ""
     depth: int = 0
     unseen: str = ""
+    status: int = 0
+    json: str = ""
 
 
 @dataclass(frozen=True, slots=True)

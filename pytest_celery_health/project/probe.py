@@ -89,6 +89,8 @@ class Caller:
             said["cpu"],
             tuple(said.get("figures", ())),
             shows=tuple(said["shows"]),
+            status=said.get("status", 0),
+            json=said.get("json", ""),
         )
         return answer, said
 

@@ -59,6 +59,36 @@ def test_red_where_it_must_stay_green() -> None:
     assert verdict(check, WELL, replace(ILL, verdict="healthy")).healthy
 
 
+SAYS_SO_BY_JSON = replace(ILL, verdict="healthy", said="HTTP 200 no worker", status=200, json="unhealthy")
+OF_JSON = replace(REFUSES, reads_json=True)
+
+
+def test_the_status_of_a_response_tells() -> None:
+    assert lines(REFUSES, WELL, SAYS_SO_BY_JSON) == [
+        "check answers 200 while the broker refuses connections (broker_refuses), though its JSON says"
+        " unhealthy; wanted unhealthy (Kubernetes and load balancers read the status: answer 503, or set"
+        " reads_json = true)"
+    ]
+    assert verdict(OF_JSON, WELL, SAYS_SO_BY_JSON).healthy
+    rows = [row[:3] for row in verdict(REFUSES, WELL, SAYS_SO_BY_JSON).table]
+    assert rows[-1] == ("broker_refuses", "unhealthy", "healthy !")
+    assert verdict(OF_JSON, WELL, SAYS_SO_BY_JSON).table[-1][2] == "unhealthy"
+
+
+def test_who_reads_json_is_held_to_it_in_a_healthy_world() -> None:
+    usual = replace(SAYS_SO_BY_JSON, world="")
+    assert lines(REFUSES, usual, ILL) == []
+    assert lines(OF_JSON, usual, ILL) == [
+        "check says unhealthy in a healthy world; wanted healthy (HTTP 200 no worker)"
+    ]
+    found = verdict(OF_JSON, replace(WELL, status=200, json="unclear", said="HTTP 200 purple"), ILL)
+    assert "check: says HTTP 200 purple in a healthy world, which is neither" in found.message()
+
+
+def test_json_makes_no_error_status_healthy() -> None:
+    assert verdict(OF_JSON, WELL, replace(ILL, status=503, json="healthy")).healthy
+
+
 def test_hung() -> None:
     hung = Answer("broker_refuses", "hung", where="shop/health.py:31 in check", took=7.5)
     assert lines(REFUSES, WELL, hung) == [
@@ -136,6 +166,15 @@ def test_a_world_that_did_not_come_about() -> None:
     assert verdict(REFUSES, WELL).message() == "cannot tell: check: broker_refuses: it was not called there"
 
 
+def test_what_keeps_it_from_being_called_is_told_once() -> None:
+    check = replace(REFUSES, unhealthy_when=("broker_refuses", "no_workers", "other_queue"))
+    why = "shop.health:nosuch failed to load: shop.health has no 'nosuch'"
+    answers = [Answer(world, unseen=why) for world in ("", *check.unhealthy_when)]
+    assert verdict(check, *answers).message() == f"cannot tell: check: {why}"
+    found = verdict(check, WELL, *answers[1:3], replace(ILL, world="other_queue"))
+    assert found.message() == f"cannot tell: check: broker_refuses and no_workers: {why}"
+
+
 def test_nothing_was_called() -> None:
     unseen = Snapshot(unseen={Probed: Unseen("the app does not load")})
     assert judge(REFUSES, unseen).message() == "cannot tell: check: the app does not load"
@@ -172,6 +211,13 @@ def test_silence_is_no_proof() -> None:
         " an error, or to be told of it (silence is no proof)",
         "find_stuck found nothing while there is no worker (no_workers); wanted an error, or to be told of it"
         " (silence is no proof)",
+    ]
+
+
+def test_figures_where_there_must_be_an_error() -> None:
+    check = ProbeTells(call="shop.health:count", unhealthy_when=("no_workers",))
+    assert lines(check, DATA, replace(DATA, world="no_workers", said="num: 2")) == [
+        "count says num: 2 while there is no worker (no_workers); wanted an error, or to be told of it"
     ]
 
 
@@ -320,6 +366,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"wsgi": "m:app"}, 'path is ""; write the path that is asked for, path = "/healthz" say'),
     ({"call": "m:f", "path": "/x"}, "path is for wsgi and asgi only, and this is call"),
     ({"command": ("true",), "call_with": {"a": 1}}, "call_with is for call only, and this is command"),
+    (
+        {"command": ("true",), "reads_json": True},
+        "reads_json is for call, wsgi and asgi only, and this is command",
+    ),
     ({"call": "m:f", "answers_within": 0}, "answers_within is 0, which nothing can meet"),
     ({"call": "m:f", "depth": 0}, "depth is 0; write 1 or more"),
     ({"call": "m:f", "worlds": "readyness"}, "no set of worlds; did you mean readiness?"),

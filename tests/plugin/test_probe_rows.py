@@ -62,6 +62,53 @@ def test_a_lie_and_the_truth(shop: Project) -> None:
     assert said["broker_refuses.verdict"] in ("healthy", "unhealthy")
 
 
+ENDPOINT = """
+import json
+
+from shop import app, connects
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(connects()).encode()]
+"""
+ENDPOINT_ROW = """
+[tool.celery-health.check.{name}]
+use = "probe"
+wsgi = "web:application"
+path = "/healthz"
+unhealthy_when = ["broker_refuses"]
+answers_within = "20s"
+{more}
+"""
+
+
+def test_an_endpoint_that_answers_200_whatever_its_json_says(shop: Project) -> None:
+    shop.pytester.makepyfile(web=ENDPOINT)
+    shop.contract(
+        ENDPOINT_ROW.format(name="kubelet", more=""),
+        ENDPOINT_ROW.format(name="monitor", more="reads_json = true"),
+    )
+    result = shop.run()
+    result.stdout.fnmatch_lines(
+        [
+            "/healthz answers 200 while the broker refuses connections"
+            " (broker_refuses), though its JSON says unhealthy; wanted unhealthy (Kubernetes and load"
+            " balancers read the status: answer 503, or set reads_json = true)",
+            "2 checks: 1 healthy, 1 unhealthy*",
+        ]
+    )
+
+
+def test_a_function_that_is_not_there_is_told_once(shop: Project) -> None:
+    shop.contract(ROWS.replace("shop:always", "shop:allways"))
+    result = shop.run()
+    [line] = [line for line in result.outlines if line.startswith("ERROR ")]
+    assert line == (
+        "ERROR pyproject.toml::lies[sandbox] - cannot tell: shop:allways failed to load:"
+        " shop has no 'allways'; did you mean 'always'?"
+    )
+
+
 @pytest.mark.slow
 def test_processes_of_one_run_probe_once(shop: Project) -> None:
     shop.contract(ROWS)

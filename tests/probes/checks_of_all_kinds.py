@@ -71,8 +71,17 @@ def returns_a_response():
     return Response()
 
 
+def returns_a_response_of_json():
+    return returns_mapping(), 200
+
+
 async def is_async():
     return returns_bool()
+
+
+def tells_of_workers():
+    """As a guide has it: what workers say of themselves holds None here and there."""
+    return {"active": asked("active"), "reserved": asked("reserved"), "stats": asked("stats")}
 
 
 class Backend:
@@ -153,10 +162,15 @@ async def asgi(scope, receive, send):
 
 async def asgi_without_lifespan(scope, receive, send):
     assert scope["type"] == "http"
+    await send({"type": "http.response.start", "status": 200 if returns_bool() else 503, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def asgi_of_json(scope, receive, send):
+    assert scope["type"] == "http"
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send(
-        {"type": "http.response.body", "body": b'{"status": "%s"}' % (b"up" if returns_bool() else b"down")}
-    )
+    body = b'{"status": "%s"}' % (b"up" if returns_bool() else b"down")
+    await send({"type": "http.response.body", "body": body})
 
 
 def pooled():

@@ -34,6 +34,7 @@ RIGHT = {
     "raising": calls("returns_nothing_or_raises"),
     "two": calls("returns_two"),
     "response": calls("returns_a_response"),
+    "of workers": calls("tells_of_workers"),
     "async": calls("is_async"),
     "class": calls("Backend"),
     "async-class": calls("Raises"),
@@ -45,6 +46,8 @@ RIGHT = {
     "wsgi-raises": requests("wsgi", "wsgi_raises"),
     "asgi": requests("asgi", "asgi"),
     "asgi-without-lifespan": requests("asgi", "asgi_without_lifespan"),
+    "asgi-json": requests("asgi", "asgi_of_json", reads_json=True),
+    "response-json": calls("returns_a_response_of_json", reads_json=True),
     "command": calls("", call="", command=COMMAND),
     "pooled": calls("pooled"),
     "cheap": calls("returns_bool", cpu_below="2s"),
@@ -129,6 +132,14 @@ WRONG = {
         requests("wsgi", "wsgi", path="/nowhere"),
         "/nowhere says unhealthy in a healthy world; wanted healthy",
     ),
+    "asgi-status": (
+        requests("asgi", "asgi_of_json"),
+        f"/healthz answers 200 {REFUSES}, though its JSON says unhealthy; wanted unhealthy",
+    ),
+    "response-status": (
+        calls("returns_a_response_of_json"),
+        f"returns_a_response_of_json answers 200 {REFUSES}, though its JSON says unhealthy; wanted unhealthy",
+    ),
     "command-hangs": (
         BAD_COMMAND,
         "python -m shop --password --hang hung in broker_refuses; wanted an answer within 2 s",
@@ -139,11 +150,11 @@ WRONG = {
     ),
     "command-missing": (
         calls("", call="", command=("no-such-command",)),
-        "cannot tell: a healthy world: no-such-command cannot be run: No such file*",
+        "cannot tell: no-such-command cannot be run: No such file*",
     ),
     "misspelt": (
         calls("return_bool"),
-        "cannot tell: a healthy world: shop:return_bool failed to load:"
+        "cannot tell: shop:return_bool failed to load:"
         " shop has no 'return_bool'; did you mean 'returns_bool'?",
     ),
 }
@@ -172,3 +183,8 @@ def test_green(verdicts: dict[str, Verdict], kind: str) -> None:
 def test_red(verdicts: dict[str, Verdict], kind: str) -> None:
     said = WRONG[kind][1]
     assert any(fnmatchcase(line, said) for line in bad(verdicts[kind])), bad(verdicts[kind])
+
+
+@pytest.mark.slow
+def test_a_function_that_is_not_there_is_told_once(verdicts: dict[str, Verdict]) -> None:
+    assert len(bad(verdicts["misspelt"])) == 1

@@ -46,7 +46,7 @@ ANSWERS: list[tuple[Any, tuple[str, str]]] = [
     (Report(ok=False), ("unhealthy", "verdict")),
     (Response(200, b"up"), ("healthy", "verdict")),
     (Response(503, b'{"healthy": true}'), ("unhealthy", "verdict")),
-    (Response(200, b'{"healthy": false}'), ("unhealthy", "verdict")),
+    (Response(200, b'{"healthy": false}'), ("healthy", "verdict")),  # its status tells
     (Response(200, b'{"workers": {"w1": "ok"}}'), ("healthy", "verdict")),
     (({"status": "ok"}, 200), ("healthy", "verdict")),
     (("down", 503), ("unhealthy", "verdict")),
@@ -58,6 +58,12 @@ ANSWERS: list[tuple[Any, tuple[str, str]]] = [
     ({"default": {"length": 0}, "mail": {"error": "gone"}}, ("unhealthy", "data")),
     ({"active": None}, ("unhealthy", "data")),
     ({"default": math.nan}, ("unhealthy", "data")),
+    ({"default": {"length": None}}, ("unhealthy", "data")),
+    ({"w1@host": None}, ("unhealthy", "data")),
+    ({"stats": {"w1@host": {"broker": {"userid": None}}}}, ("healthy", "data")),
+    ({"w1@host": [{"time_start": None}]}, ("healthy", "data")),
+    ({"w1@host": {"error": "unknown command"}}, ("unhealthy", "data")),
+    ({"default": 0, "error": None}, ("healthy", "data")),
     (3, ("healthy", "data")),
     (Opaque(), ("unclear", "data")),
 ]
@@ -76,6 +82,39 @@ def test_what_it_says_in_short() -> None:
     assert meaning([]).said == "found nothing"
     assert meaning({"w1": [], "w2": []}).said == "found nothing in w1, w2"
     assert meaning(["a", "b"]).said == "found 2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"active": None, "reserved": None}, "active is None"),
+        ({"queues": {"mail": {"length": None}}}, "queues.mail.length is None"),
+        ({"queues": [{"name": "mail", "messages": math.nan}]}, "queues[0].messages is NaN"),
+        ({"default": 0, "mail": {"error": "gone"}}, "mail.error: gone"),
+        ({"stats": {"w1@host": None}}, "stats.w1@host is None"),
+        ({"mail": OSError("gone")}, "mail: OSError: gone"),
+        ([1, None], "found 2: [1] is None"),
+    ],
+)
+def test_what_of_figures_is_unhealthy(answer: Any, said: str) -> None:
+    found = meaning(answer)
+    assert (found.verdict, found.said) == ("unhealthy", said)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "json"),
+    [
+        (Response(200, b'{"healthy": false}'), 200, "unhealthy"),
+        (Response(503, b'{"healthy": true}'), 503, "healthy"),
+        (({"status": "purple"}, 200), 200, "unclear"),
+        (Response(200, b'{"workers": null}'), 200, ""),
+        (Response(200, b"up"), 200, ""),
+        ({"healthy": False}, 0, ""),
+    ],
+)
+def test_what_a_response_says_beside_its_status(answer: Any, status: int, json: str) -> None:
+    found = meaning(answer)
+    assert (found.status, found.json) == (status, json)
 
 
 @pytest.mark.parametrize(

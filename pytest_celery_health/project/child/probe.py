@@ -129,6 +129,7 @@ class _Session:
         if called.error is None:
             means = meaning(called.found)
             said |= {"verdict": means.verdict, "kind": means.kind, "said": self._short(means.said)}
+            said |= {"status": means.status, "json": means.json}
             said["figures"] = figures(body_of(called.found), queue)
         else:
             said |= {"verdict": "raised", "said": self._short(called.text()), "where": called.at(self._path)}

@@ -65,11 +65,14 @@ NOTHING = "found nothing"
 @dataclass(frozen=True)
 class Meaning:
     """verdict: "healthy", "unhealthy", or "unclear". kind: "verdict" where the answer is one, "data" where it
-    is figures or a list, "nothing" where only not raising says anything. said: the answer in short."""
+    is figures or a list, "nothing" where only not raising says anything. said: the answer in short.
+    status, json: of a response, what HTTP says, and the verdict of its JSON, "" where that has none."""
 
     verdict: str
     kind: str
     said: str
+    status: int = 0
+    json: str = ""
 
 
 def meaning(found: Any) -> Meaning:
@@ -87,11 +90,13 @@ def meaning(found: Any) -> Meaning:
     if isinstance(found, str):
         return Meaning(_word(found), "verdict", found)
     if isinstance(found, (list, tuple, set, frozenset)):
-        return Meaning(_spell(bool(found) and _is_known(found)), "data", _found(found))
+        wrong = _wrong(found)
+        said = f"found {len(found)}: {wrong}" if wrong else f"found {len(found)}" if found else NOTHING
+        return Meaning(_spell(bool(found) and not wrong), "data", said)
     if isinstance(found, Mapping):
         return _of_mapping(found)
     if isinstance(found, (int, float)):
-        return Meaning(_spell(_is_known(found)), "data", str(found))
+        return Meaning(_spell(not _wrong(found)), "data", str(found))
     if is_dataclass(found) and not isinstance(found, type):
         return _of_mapping(asdict(found))
     for key in _KEYS:
@@ -162,23 +167,43 @@ def _of_mapping(found: Mapping[Any, Any]) -> Meaning:
             return Meaning(_spell(value < 400), "verdict", said)
         if isinstance(value, str):
             return Meaning(_word(value), "verdict", said)
-    return Meaning(_spell(bool(found) and _is_known(found)), "data", said if found else NOTHING)
+    wrong = _wrong(found)
+    return Meaning(_spell(bool(found) and not wrong), "data", wrong or (said if found else NOTHING))
 
 
-def _found(found: Any) -> str:
-    return f"found {len(found)}" if found else NOTHING
+def _wrong(found: Any, path: str = "", *, own: bool = False) -> str:
+    """What of data is not known, or an error, with the path to it; "" if nothing is.
 
-
-def _is_known(found: Any) -> bool:
-    """Whether what it gives is there, and no error."""
-    if isinstance(found, (list, tuple, set, frozenset)):
-        return all(_is_known(value) for value in found)
+    own: whether it is a worker's own account of itself, in which None is a detail.
+    """
     if isinstance(found, Mapping):
-        wrong = any(found.get(key) for key in _ERRORS)
-        return not wrong and all(_is_known(value) for value in found.values())
-    if isinstance(found, float):
-        return not math.isnan(found)
-    return found is not None and not isinstance(found, BaseException)
+        for key in _ERRORS:
+            if found.get(key):
+                return f"{_joined(path, key)}: {found[key]}"
+        parts = (
+            _wrong(value, _joined(path, key), own=own or (_is_worker(key) and value is not None))
+            for key, value in found.items()
+            if key not in _ERRORS
+        )
+        return next(filter(None, parts), "")
+    if isinstance(found, (list, tuple, set, frozenset)):
+        parts = (_wrong(value, f"{path}[{index}]", own=own) for index, value in enumerate(found))
+        return next(filter(None, parts), "")
+    if isinstance(found, BaseException):
+        return f"{path}: {type(found).__name__}: {found}"
+    if isinstance(found, float) and math.isnan(found):
+        return f"{path} is NaN"
+    return f"{path} is None" if found is None and not own else ""
+
+
+def _joined(path: str, key: Any) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _is_worker(key: Any) -> bool:
+    """Whether it is how Celery names workers: name@host."""
+    name, at, host = key.partition("@") if isinstance(key, str) else ("", "", "")
+    return bool(name and at and host) and not any(map(str.isspace, key))
 
 
 def _is_flask(found: Any) -> bool:
@@ -195,23 +220,18 @@ def _is_flask(found: Any) -> bool:
 
 def _of_response(found: Any) -> Meaning:
     status, body = (found[1], found[0]) if isinstance(found, tuple) else (found.status_code, _body(found))
-    said = f"HTTP {int(status)}"
-    if getattr(found, "error", None) is not None and isinstance(found.error, BaseException):
-        error = found.error
-        return Meaning("unhealthy", "verdict", f"{said}, as it raised {type(error).__name__}: {error}")
-    if status >= 400:
-        return Meaning("unhealthy", "verdict", f"{said} {_text(body)}".strip())
-    content: Any = body
-    if isinstance(body, (str, bytes)):
-        try:
-            content = json.loads(body)
-        except ValueError:
-            content = None
-    if isinstance(content, Mapping):
-        inner = _of_mapping(content)
-        if inner.kind == "verdict" and inner.verdict != "healthy":
-            return Meaning(inner.verdict, "verdict", f"{said} {inner.said}")
-    return Meaning("healthy", "verdict", f"{said} {_text(body)}".strip())
+    status = int(status)
+    said = f"HTTP {status}"
+    error = getattr(found, "error", None)
+    if isinstance(error, BaseException):
+        return Meaning(
+            "unhealthy", "verdict", f"{said}, as it raised {type(error).__name__}: {error}", status
+        )
+    said = f"{said} {_text(body)}".strip()
+    content = body_of(found)
+    of_json = _of_mapping(content) if isinstance(content, Mapping) else None
+    told = of_json.verdict if of_json is not None and of_json.kind == "verdict" else ""
+    return Meaning(_spell(status < 400), "verdict", said, status, told)
 
 
 def body_of(found: Any) -> Any:

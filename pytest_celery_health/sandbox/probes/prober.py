@@ -259,7 +259,7 @@ class Prober:
             later, seen = caller.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
             if not seen:
                 return later
-            if later.verdict != answer.verdict:
+            if (later.verdict, later.json) != (answer.verdict, answer.json):
                 return replace(later, said=f"{later.said} (called again)")
             counts.append(seen)
             answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
