@@ -107,6 +107,7 @@ class Judging:
             return
         outcomes = [Outcome(**plain) for plain in getattr(report, "celery_health", [])]
         self.tally.add(report.nodeid, outcomes)
+        junit.tell_softened(self.config, report, outcomes)
         if report.failed:
             if getattr(report, "celery_health_blind", False):
                 self.tally.blind += 1

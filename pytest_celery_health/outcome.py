@@ -41,6 +41,12 @@ class Outcome:
     def blind(self) -> bool:
         return self.status == "unknown" and not self.soft
 
+    @property
+    def softened(self) -> tuple[tuple[str, str], ...]:
+        """What is told and fails nothing: "warned" or "silenced", and the evidence."""
+        own = ((self.soft, self.message),) if self.soft else ()
+        return (*own, *(("warned", warning) for warning in self.warnings))
+
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 

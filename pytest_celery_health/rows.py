@@ -120,6 +120,8 @@ class Row(pytest.Item):
 
 
 def record(item: pytest.Item, outcome: Outcome) -> None:
-    """Keep `outcome` for the item's report; its figures go to JUnit's properties."""
+    """Keep `outcome` for the item's report; its figures, and the evidence of what fails nothing, are JUnit's
+    properties."""
     item.stash.setdefault(OUTCOMES, []).append(outcome)
     item.user_properties.extend(outcome.figures.items())
+    item.user_properties.extend((f"celery_health.{how}", evidence) for how, evidence in outcome.softened)

@@ -16,6 +16,8 @@ from pytest_celery_health.run import Run
 from pytest_celery_health.sandbox.seal import Refusal
 
 _BAR = 20
+#: Rows that the one line of -q names of a kind.
+_NAMED = 5
 _SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign", "mistakes")
 
 
@@ -51,8 +53,8 @@ class Tally:
                 value = mine + value
             setattr(self, name, value or mine)
 
-    def line(self) -> str:
-        """The whole run in one line."""
+    def line(self, *, named: bool = False) -> str:
+        """The whole run in one line; with `named`, also what was bad and failed nothing."""
         count = len(self.outcomes)
         by = {
             status: sum(outcome.status == status for _, outcome in self.outcomes)
@@ -60,6 +62,12 @@ class Tally:
         }
         parts = [f"{number} {status}" for status, number in by.items() if number] or ["nothing judged"]
         text = f"{_count(count, 'check')}: {', '.join(parts)}"
+        for how in ("warned", "silenced") if named else ():
+            names = dict.fromkeys(
+                outcome.subject for _, outcome in self.outcomes if how in dict(outcome.softened)
+            )
+            if names:
+                text += f" · {len(names)} {how}: {_few(list(names))}"
         text += f" · {_count(self.looks, 'look')}, {_size(self.received)}"
         return text + (f", {self.swept} leftovers swept" if self.swept else "")
 
@@ -83,7 +91,7 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, *, ended: bool
     """Write the section; one line under -q. `ended`: the run came to its end."""
     if out.verbosity < 0:
         if tally.outcomes:
-            out.write_line(tally.line())
+            out.write_line(tally.line(named=True))
         return
     if run.seen is None and not tally.outcomes and not tally.foreign:
         return
@@ -98,10 +106,8 @@ def summary(out: pytest.TerminalReporter, run: Run, tally: Tally, *, ended: bool
             out.write_line(f"{outcome.subject}:")
             _table(out, outcome.table[0], outcome.table[1:])
     for nodeid, outcome in tally.outcomes:
-        if outcome.soft:
-            out.write_line(f"{outcome.soft.upper()} {nodeid} - {outcome.message}", yellow=True)
-        for warning in outcome.warnings:
-            out.write_line(f"WARNED {nodeid} - {warning}", yellow=True)
+        for how, evidence in outcome.softened:
+            out.write_line(f"{how.upper()} {nodeid} - {evidence}", yellow=True)
     for line in tally.refused:
         out.write_line(f"refused: {line}", yellow=True)
     if tally.refused:
@@ -205,6 +211,11 @@ def _table(out: pytest.TerminalReporter, head: Sequence[str], rows: Sequence[Seq
     for index, row in enumerate([head, *rows]):
         line = "  ".join(row[column].ljust(widths[column]) for column in columns).rstrip()
         out.write_line(line, bold=index == 0)
+
+
+def _few(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _count(number: int, noun: str) -> str:

@@ -221,6 +221,53 @@ def test_junit_starts_with_the_evidence_and_holds_the_figures(project: Project, 
     assert figures["billing.ready"] == "1204"
 
 
+@project_processes
+def test_junit_has_the_evidence_of_what_fails_nothing(project: Project, args: tuple[str, ...]) -> None:
+    """As properties for what reads the file, and as output for viewers that show it."""
+    project.contract(UNHEALTHY + WARN, UNKNOWN + SILENCE, HEALTHY)
+    result = project.run("--junitxml=report.xml", *args)
+    assert result.ret == 0
+    suite = ElementTree.parse(project.pytester.path / "report.xml").find("testsuite")
+    assert suite is not None
+    assert [suite.get(kind) for kind in ("tests", "failures", "errors", "skipped")] == ["3", "0", "0", "0"]
+    cases = {case.get("name"): case for case in suite.iter("testcase")}
+    told = {
+        name: (
+            {each.get("name"): each.get("value") for each in case.iter("property")},
+            [each.text for each in case.iter("system-out")],
+        )
+        for name, case in cases.items()
+    }
+    billing = "billing holds 1,204 ready messages; wanted below 1,000 (consumed by w1)"
+    beat = "cannot tell: no key celery_beat_heartbeat (silenced until 2999-12-01: INC-812)"
+    assert told["billing[sandbox]"] == (
+        {"billing.ready": "1204", "celery_health.warned": billing},
+        [f"WARNED {billing}\n"],
+    )
+    assert told["beat[sandbox]"] == ({"celery_health.silenced": beat}, [f"SILENCED {beat}\n"])
+    assert told["good[sandbox]"][1] == []
+
+
+@project_processes
+def test_quiet_names_what_fails_nothing(project: Project, args: tuple[str, ...]) -> None:
+    """In the one line that -q has."""
+    project.contract(UNHEALTHY + WARN, UNKNOWN + SILENCE, HEALTHY)
+    lines = [line for line in project.run("-q", *args).outlines if "check" in line]
+    assert lines == [
+        "3 checks: 1 healthy, 1 unhealthy, 1 unknown · 1 warned: billing · 1 silenced: beat · 0 looks, 0 B"
+    ]
+
+
+def test_quiet_names_a_few(project: Project) -> None:
+    """Of forty rows that warn, the line stays a line."""
+    rows = [
+        f'[tool.celery-health.check.r{number}]\nuse = "acme:Says"\nok = false\n{WARN}' for number in range(7)
+    ]
+    project.contract(*rows)
+    result = project.run("-q")
+    result.stdout.fnmatch_lines(["7 checks: 7 unhealthy · 7 warned: r0, r1, r2, r3, r4 and 2 more · *"])
+
+
 def test_the_section_has_its_gap_above_its_title(project: Project) -> None:
     project.contract(HEALTHY)
     result = project.run()
