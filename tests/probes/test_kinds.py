@@ -148,6 +148,10 @@ WRONG = {
         BAD_COMMAND,
         f"python -m shop --password --hang {SHOWS} output in broker_refuses; wanted it hidden",
     ),
+    "command-leaves": (
+        calls("", call="", command=("sh", "-c", "setsid sleep 321 & exit 0")),
+        f"sh -c setsid sleep 321 & exit 0 leaves the process sleep 321 with each call {LEFT}",
+    ),
     "command-missing": (
         calls("", call="", command=("no-such-command",)),
         "cannot tell: no-such-command cannot be run: No such file*",
