@@ -12,6 +12,7 @@ import pytest
 from pytest_celery_health.app_hooks import app_hooks
 from pytest_celery_health.checks import Check
 from pytest_celery_health.contract.begin import no_app
+from pytest_celery_health.contract.locate import shown
 from pytest_celery_health.contract.model import ContractError
 from pytest_celery_health.rows import ContractFile, Row
 from pytest_celery_health.run import Run
@@ -40,7 +41,13 @@ class Collecting:
         where = contract.path if contract.rows or contract.app else "no contract"
         with suppress(ValueError):
             where = contract.path.relative_to(self.config.invocation_params.dir) if contract.rows else where
-        return [f"celery-health: {self.run.target_name}, {rows} of {where}"]
+        lines = [f"celery-health: {self.run.target_name}, {rows} of {where}"]
+        if self.run.hooks:
+            files = [shown(Path(hook.rpartition(":")[0])) for hook in self.run.hooks]
+            lines.append(f"celery-health: app from the hook of {', '.join(files)}")
+        elif contract.app:
+            lines.append(f"celery-health: app {contract.app}, from {shown(contract.path)}")
+        return lines
 
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> ContractFile | None:
         if file_path.resolve() != self.run.contract.path.resolve() or not self.run.contract.rows:
@@ -98,12 +105,18 @@ class Collecting:
             mistakes += filter(None, [self.run.lacks_app])
         if mistakes:
             self._refuse(session, "\n".join(mistakes))
+        ambiguous: list[str] = []
         for item in session.items:
-            if isinstance(item, Row):
-                self.run.plan(item.row.check, item.nodeid, must_hold=item.must_hold)
-                continue
-            for check in checks_of(item):
-                self.run.plan(check, item.nodeid)
+            try:
+                if isinstance(item, Row):
+                    self.run.plan(item.row.check, item.nodeid, must_hold=item.must_hold)
+                    continue
+                for check in checks_of(item):
+                    self.run.plan(check, item.nodeid)
+            except ValueError as error:
+                ambiguous.append(f"{item.nodeid}: {error}")
+        if ambiguous:
+            self._refuse(session, "\n".join(ambiguous))
         if self.config.option.collectonly:
             return
         if not self.run.live and not self.run.has_app and self.run.needs_target:

@@ -35,6 +35,12 @@ def seconds(value: Duration) -> float:
     return result
 
 
+def spell_age(value: float) -> str:
+    """How long ago: "90 s ago"; of a negative age, beyond what is spelled as 0 s, "1 s in the future"."""
+    ahead = spell(-value) if value < 0 else ""
+    return f"{ahead} in the future" if ahead not in ("", "0 s") else f"{spell(max(value, 0.0))} ago"
+
+
 def spell(value: float) -> str:
     """`value` seconds for a reader: 0.25 s, 90 s, 2 min, 1 h 30 min, 3 d 4 h."""
     if value < 0:

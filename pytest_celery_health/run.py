@@ -213,6 +213,9 @@ class Run:
                 return self._live_target()
             return self._sandbox().target
         except SpecError as error:
+            if error.key == "hook":
+                self.mistake = ContractError(error.mistakes)
+                raise self.mistake from error
             table = "" if error.key == "app" else "sandbox"
             self.mistake = mistaken(self.contract, table, error.key, error.mistakes)
             raise self.mistake from error

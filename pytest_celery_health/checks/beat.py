@@ -8,7 +8,7 @@ from datetime import timezone
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import is_name
-from pytest_celery_health.durations import Duration, seconds, spell
+from pytest_celery_health.durations import Duration, seconds, spell, spell_age
 from pytest_celery_health.facts import Ask, AskBeat, Snapshot, Unseen
 from pytest_celery_health.verdict import Finding
 
@@ -85,20 +85,19 @@ class BeatFresh(Check):
             yield Finding(
                 False,
                 "beat",
-                f"was last seen {spell(-age)} in the future",
+                f"was last seen {spell_age(age)}",
                 "a time in the past",
                 "the clocks of its writer and this machine disagree",
                 {"beat.age": age},
             )
             return
-        age = max(age, 0.0)
-        said = spell(age)
-        if age > within and said == spell(within):
-            said = f"{age:.3f} s"
+        said = spell_age(age)
+        if age > within and said == f"{spell(within)} ago":
+            said = f"{age:.3f} s ago"
         yield Finding(
             age <= within,
             "beat",
-            f"was last seen {said} ago",
+            f"was last seen {said}",
             f"within {spell(within)}",
             beat.note or beat.source,
             {"beat.age": age},

@@ -119,20 +119,31 @@ class Contract:
     def heartbeat(self) -> BeatFresh | None:
         """The row's check that says where beat's heartbeat is, if all such rows agree: what a check that
         names no heartbeat means."""
-        found = {
-            (check.heartbeat, check.url): check
-            for check in (row.check for row in self.rows)
-            if isinstance(check, BeatFresh) and check.heartbeat
-        }
-        return next(iter(found.values())) if len(found) == 1 else None
+        found = list(self._heartbeats().values())
+        return found[0][1] if len(found) == 1 else None
+
+    def _heartbeats(self) -> dict[tuple[str, str], tuple[str, BeatFresh]]:
+        """The first row, and its check, of each place where beat's heartbeat is."""
+        found: dict[tuple[str, str], tuple[str, BeatFresh]] = {}
+        for row in self.rows:
+            check = row.check
+            if isinstance(check, BeatFresh) and check.heartbeat:
+                found.setdefault((check.heartbeat, check.url), (row.name, check))
+        return found
 
     def completed(self, check: Check) -> Check:
         """`check` with what is said here where the check is silent: beat's heartbeat.
 
-        Raises ValueError when the check cannot be held against that heartbeat.
+        Raises ValueError when the check cannot be held against that heartbeat, or when it could mean several.
         """
         declared = self.heartbeat
         if isinstance(check, BeatFresh) and not check.heartbeat:
+            if several := self._heartbeats().values() if declared is None else ():
+                rows = " and ".join(f"{each.heartbeat} (row {name})" for name, each in several)
+                raise ValueError(
+                    f"beat's heartbeat is not named, and the contract has {rows}:"
+                    f' say which, heartbeat="{next(iter(several))[1].heartbeat}"'
+                )
             if declared is None:
                 return replace(check, heartbeat="ping")
             return replace(check, heartbeat=declared.heartbeat, url=declared.url)

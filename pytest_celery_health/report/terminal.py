@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_celery_health.checks import BeatFresh, QueueDepth
-from pytest_celery_health.durations import seconds, spell
+from pytest_celery_health.durations import seconds, spell, spell_age
 from pytest_celery_health.facts import NOT_ASKED, Beat, Queue, Queues, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.outcome import Outcome
 from pytest_celery_health.run import Run
@@ -190,7 +190,7 @@ def _beat(out: pytest.TerminalReporter, beat: Beat, seen: Snapshot, within: floa
         return
     age = beat.age(beat.last_seen, seen.now)
     limit = f", wanted within {spell(within)}" if within else ""
-    out.write_line(f"beat  {spell(max(age, 0.0))} ago by {beat.source or 'ping'}{limit}")
+    out.write_line(f"beat  {spell_age(age)} by {beat.source or 'ping'}{limit}")
 
 
 def _limits(run: Run) -> dict[str, int]:

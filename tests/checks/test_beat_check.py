@@ -26,8 +26,9 @@ def verdict(last, check=None, now=NOON):
         (121, False, "beat was last seen 2 min 1 s ago; wanted within 2 min (redis:beat)"),
         (86400, False, "beat was last seen 1 d ago; wanted within 2 min (redis:beat)"),
         (86410, False, "beat was last seen 1 d 10 s ago; wanted within 2 min (redis:beat)"),
-        (-1, True, "beat was last seen 0 s ago; wanted within 2 min (redis:beat)"),
-        (-2, True, "beat was last seen 0 s ago; wanted within 2 min (redis:beat)"),
+        (-0.001, True, "beat was last seen 0 s ago; wanted within 2 min (redis:beat)"),
+        (-1, True, "beat was last seen 1 s in the future; wanted within 2 min (redis:beat)"),
+        (-2, True, "beat was last seen 2 s in the future; wanted within 2 min (redis:beat)"),
     ],
 )
 def test_age_is_counted_in_whole(age, healthy, message):

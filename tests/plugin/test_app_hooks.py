@@ -96,3 +96,36 @@ def test_a_hook_that_no_child_can_import_is_an_error(project: Project) -> None:
             " at the top level of a conftest.py or of a plugin"
         ]
     )
+
+
+def test_the_header_says_who_says_what_the_app_is(project: Project) -> None:
+    hooked(project, {"": "shop:app"})
+    project.run().stdout.fnmatch_lines(["celery-health: app from the hook of conftest.py"])
+    (project.pytester.path / "conftest.py").unlink()
+    project.contract(HEALTHY)
+    project.run().stdout.fnmatch_lines(["celery-health: app shop:app, from pyproject.toml"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("1", "what *conftest.py:pytest_celery_health_app returned is an int, not a Celery app"),
+        (
+            "'nosuch:app'",
+            "*conftest.py:pytest_celery_health_app returned 'nosuch:app', and there is no module nosuch",
+        ),
+        (
+            "'shop:nosuch'",
+            "*conftest.py:pytest_celery_health_app returned 'shop:nosuch': shop has no 'nosuch'",
+        ),
+    ],
+)
+def test_a_hook_that_returns_no_app_is_a_mistake_as_a_wrong_app_is(
+    project: Project, returned: str, message: str
+) -> None:
+    project.contract("[tool.celery-health]", '[tool.celery-health.check.w]\nuse = "workers"\n')
+    project.pytester.makeconftest(f"def pytest_celery_health_app(target):\n    return {returned}\n")
+    result = project.run()
+    assert result.ret == 4, result.stdout.str()
+    result.stderr.fnmatch_lines([f"*{message}*"])

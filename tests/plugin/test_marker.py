@@ -177,3 +177,54 @@ def test_markers_of_class_and_module_add_up(project: Project) -> None:
         """
     )
     project.run().assert_outcomes(failed=1)
+
+
+TWO_HEARTBEATS = """
+[tool.celery-health.check.first]
+use = "beat"
+heartbeat = "redis:one"
+
+[tool.celery-health.check.second]
+use = "beat"
+heartbeat = "file:two"
+"""
+WHICH = (
+    "beat's heartbeat is not named, and the contract has redis:one (row first) and file:two (row second):"
+    ' say which, heartbeat="redis:one"'
+)
+
+
+@project_processes
+def test_a_marker_that_could_mean_two_heartbeats_is_a_mistake(
+    project: Project, args: tuple[str, ...]
+) -> None:
+    project.contract(TWO_HEARTBEATS)
+    project.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_celery_health import BeatFresh
+
+        @pytest.mark.celery_health(BeatFresh())
+        def test_beat(): pass
+        """
+    )
+    result = project.run("-k", "test_beat", *args)
+    assert result.ret == 4
+    usage_error(result, args).fnmatch_lines([f"ERROR: *::test_beat: {WHICH}"])
+
+
+def test_an_expectation_that_could_mean_two_heartbeats_fails(project: Project) -> None:
+    project.contract(TWO_HEARTBEATS)
+    project.pytester.makepyfile(
+        """
+        import pytest
+        from pytest_celery_health import BeatFresh
+
+        @pytest.mark.celery_health
+        def test_beat(celery_health):
+            celery_health.expect(BeatFresh())
+        """
+    )
+    result = project.run("-k", "test_beat")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines([f"E * ValueError: {WHICH}"])

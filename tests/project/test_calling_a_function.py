@@ -93,3 +93,18 @@ def test_django_is_set_up(project: Write) -> None:
     }
     spec = project("shop", files, env={"DJANGO_SETTINGS_MODULE": "settings"})
     assert call(spec, "health:count", timeout=20) == "orders.Order"
+
+
+def test_a_sentence_that_more_follows_ends_without_its_full_stop(project: Write) -> None:
+    body = "def last_beat():\n        raise RuntimeError('Settings are missing.')\n"
+    spec = project("shop", {"shop.py": APP + f"    {body}"})
+    with pytest.raises(ProjectError) as failed:
+        call(spec, "shop:last_beat", timeout=10)
+    assert str(failed.value).splitlines()[0] == "shop:last_beat() failed: RuntimeError: Settings are missing"
+
+
+def test_of_a_function_that_is_not_there_those_that_are_there_are_named(project: Write) -> None:
+    spec = project("shop", {"shop.py": APP + "    def last_beat(): ...\n"})
+    with pytest.raises(ProjectError) as failed:
+        call(spec, "shop:nosuch", timeout=10)
+    assert str(failed.value).endswith("shop has no 'nosuch'; its functions are last_beat")

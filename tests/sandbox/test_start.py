@@ -107,7 +107,7 @@ def test_refused_connections_are_named(project: Callable[..., AppSpec]) -> None:
             "worker w1 ended with exit code 7 while it started: no licence\n",
         ),
         ("os.kill(os.getpid(), 9)", "worker w1 ended with SIGKILL while it started"),
-        ("app = 1", "worker w1: tiny:app is a int, not a Celery app"),
+        ("app = 1", "worker w1: tiny:app is an int, not a Celery app"),
     ],
     ids=["import", "exit", "worker_init", "killed", "no app"],
 )

@@ -18,12 +18,17 @@ from celery.app.utils import find_app
 from celery.utils.imports import import_from_cwd
 
 from pytest_celery_health.project.child.redirect import redirect
+from pytest_celery_health.spelling import article
 
 _FACTORY = re.compile(r"(?P<path>[\w.]+:[\w.]+)\(\s*\)")
 
 
 class LoadError(Exception):
     """The app is not what its name says. The message starts with the evidence."""
+
+
+class HookError(LoadError):
+    """A hook cannot be called, or returns no app."""
 
 
 def load(
@@ -45,7 +50,7 @@ def load(
     found = _hooked(hooks, target)
     if found is None:
         if hooks and not app:
-            raise LoadError(f"{' and '.join(hooks)} returned None for the target {target!r}, not an app")
+            raise HookError(f"{' and '.join(hooks)} returned None for the target {target!r}, not an app")
         found = find(app)
     found.set_current()
     found.set_default()
@@ -97,14 +102,14 @@ def find(name: str) -> Celery:
     if made_by is not None:
         return as_app(made_by(), name)
     if ":" in name:
-        return as_app(attribute(name), name)
+        return as_app(attribute(name, of_apps=True), name)
     try:
         found = find_app(name)
     except ModuleNotFoundError as error:
         holder, _, last = name.rpartition(".")
         if error.name != name or holder not in sys.modules:
             raise
-        raise LoadError(f"{holder} has no {last!r}{_hint(sys.modules[holder], last)}") from None
+        raise LoadError(f"{holder} has no {last!r}{_hint(sys.modules[holder], last, of_apps=True)}") from None
     except AttributeError as error:
         module = sys.modules.get(name)
         # The user's own AttributeErrors are about other objects.
@@ -117,14 +122,14 @@ def find(name: str) -> Celery:
 def factory(name: str) -> Callable[[], Any] | None:
     """The function that a name such as "package.module:create_app()" calls; None for other names."""
     found = _FACTORY.fullmatch(name)
-    function: Callable[[], Any] | None = attribute(found["path"]) if found else None
+    function: Callable[[], Any] | None = attribute(found["path"], of_apps=True) if found else None
     return function
 
 
-def attribute(path: str) -> Any:
-    """What "package.module:name.of.attribute" names.
+def attribute(path: str, *, of_apps: bool = False) -> Any:
+    """What "package.module:name.of.attribute" names: a function, or what leads to an app.
 
-    Raises LoadError with the nearest name when the module has no such attribute.
+    Raises LoadError with the nearest name, or all there are, when the module has no such attribute.
     """
     module_name, _, names = path.partition(":")
     if not module_name or not names:
@@ -135,12 +140,12 @@ def attribute(path: str) -> Any:
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise LoadError(f"{seen} has no {name!r}{_hint(found, name)}") from None
+            raise LoadError(f"{seen} has no {name!r}{_hint(found, name, of_apps=of_apps)}") from None
         seen = f"{seen}:{name}" if seen == module_name else f"{seen}.{name}"
     return found
 
 
-def _hint(holder: object, name: str) -> str:
+def _hint(holder: object, name: str, *, of_apps: bool = False) -> str:
     import difflib  # not paid for by those who spell well
     import pkgutil
 
@@ -149,11 +154,19 @@ def _hint(holder: object, name: str) -> str:
         modules = [module.name for module in pkgutil.iter_modules(holder.__path__)]
         if near := difflib.get_close_matches(name, modules, n=1):
             return f"; did you mean {holder.__name__}.{near[0]}?"
-    apps = [known for known in names if isinstance(getattr(holder, known), Celery)]
     others = [known for known in names if getattr(holder, known) is not Celery]
     if near := difflib.get_close_matches(name, others, n=1):
         return f"; did you mean {near[0]!r}?"
-    return f"; its apps are {', '.join(apps)}" if apps else ""
+    if of_apps:
+        apps = [known for known in names if isinstance(getattr(holder, known), Celery)]
+        return f"; its apps are {', '.join(apps)}" if apps else ""
+    module = getattr(holder, "__name__", "")
+    functions = [known for known in names if _is_own_function(getattr(holder, known), module)]
+    return f"; its functions are {', '.join(functions)}" if functions else ""
+
+
+def _is_own_function(value: object, module: str) -> bool:
+    return inspect.isfunction(value) and value.__module__ == module
 
 
 def as_app(found: Any, name: str) -> Celery:
@@ -169,7 +182,7 @@ def as_app(found: Any, name: str) -> Celery:
         return in_flask["celery"]
     if inspect.isfunction(found):
         raise LoadError(f'{name} is a function; a factory is written "{name}()"')
-    what = f"the module {found.__name__}" if isinstance(found, ModuleType) else f"a {type(found).__name__}"
+    what = f"the module {found.__name__}" if isinstance(found, ModuleType) else article(type(found).__name__)
     raise LoadError(f"{name} is {what}, not a Celery app")
 
 
@@ -177,8 +190,26 @@ def _hooked(hooks: Sequence[str], target: str) -> Celery | None:
     for hook in hooks:
         found = _call_hook(hook, target)
         if found is not None:
-            return as_app(found, hook)
+            return _returned(found, hook)
     return None
+
+
+def _returned(found: Any, hook: str) -> Celery:
+    """The app that a hook returned or named. Raises HookError."""
+    hook = hook.removeprefix(f"{os.getcwd()}/")
+    said = f"{hook} returned {found!r}" if isinstance(found, str) else f"what {hook} returned"
+    try:
+        return as_app(found, said)
+    except LoadError as error:
+        raise HookError(f"{said}: {error}" if isinstance(found, str) else str(error)) from None
+    except ModuleNotFoundError as error:
+        if (
+            isinstance(found, str)
+            and error.name
+            and f"{found.partition(':')[0]}.".startswith(f"{error.name}.")
+        ):
+            raise HookError(f"{said}, and there is no module {error.name}") from None
+        raise
 
 
 def _call_hook(hook: str, target: str) -> Any:
@@ -194,7 +225,7 @@ def _call_hook(hook: str, target: str) -> Any:
     ]
     unknown = [parameter for parameter in wanted if parameter != "target"]
     if unknown:
-        raise LoadError(f"{hook} takes {', '.join(unknown)}; a child process can tell it only target")
+        raise HookError(f"{hook} takes {', '.join(unknown)}; a child process can tell it only target")
     return function(target) if wanted else function()
 
 

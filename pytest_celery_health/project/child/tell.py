@@ -13,8 +13,8 @@ from typing import Any
 def tell(error: BaseException, job: dict[str, Any]) -> str:
     """The evidence in one line, then where in the user's code."""
     doing = job.get("doing") or f"{job.get('loads') or job['said_by']} failed to load"
-    said = " ".join(str(error).split())
-    if type(error).__name__ != "LoadError":
+    said = " ".join(str(error).split()).removesuffix(".")  # more follows
+    if all(kind.__name__ != "LoadError" for kind in type(error).__mro__):
         said = f"{type(error).__name__}: {said}" if said else type(error).__name__
     if isinstance(error, ModuleNotFoundError) and _is_own(error.name, job):
         said += f" (looked in {', '.join(job['path'])})"

@@ -55,13 +55,15 @@ class Task:
         """
         from kombu.serialization import prepare_accept_content
 
-        from pytest_celery_health.project.child.load import LoadError, load
+        from pytest_celery_health.project.child.load import HookError, LoadError, load
 
         self._wait_for_broker()
         self._keep_shared_memory()
         sys.argv = ["celery", *argv]
         try:
             app = load(self.asked["app"], hooks=self.asked["hooks"], target=self.asked["target"])
+        except HookError as error:
+            self.fail(str(error), key="hook", mistakes=[str(error)])
         except LoadError as error:
             self._mistaken(str(error))
         except ModuleNotFoundError as error:
