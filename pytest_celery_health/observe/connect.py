@@ -173,7 +173,7 @@ class Link:
             if "master_name" in self.target.options or str(self.target.url).startswith("sentinel:"):
                 bounds["sentinel_kwargs"] = self._sentinel(seconds)
         elif kind in ("memory", "filesystem"):
-            bounds["polling_interval"] = min(0.01, self.target.options.get("polling_interval", 0.01))
+            bounds["polling_interval"] = min(0.01, self.target.options.get("polling_interval") or 0.01)
             bounds["store_processed"] = False
         return bounds
 

@@ -110,7 +110,10 @@ class Fleet:
         return tally
 
     def _patience(self) -> remote_control.Patience:
-        return remote_control.Patience(self.deadline, self.cancelled)
+        # kombu's own default; its workers have the app's options.
+        interval = self.target.options.get("polling_interval") or 1.0
+        polled = self.link.connection.transport.driver_type == "filesystem"
+        return remote_control.Patience(self.deadline, self.cancelled, float(interval) if polled else 0.0)
 
     def _now(self, connection: Any, details: frozenset[str]) -> float:
         """The epoch that starting times are against: Redis' where there is one, a clock that all share."""

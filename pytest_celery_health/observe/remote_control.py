@@ -21,11 +21,13 @@ SLICE = 0.2
 
 
 class Patience:
-    """How long to wait for the next reply."""
+    """How long to wait for the next reply. `glances` are the seconds between two that a worker takes at its
+    mailbox, where the broker tells it of nothing."""
 
-    def __init__(self, deadline: Deadline, cancelled: Callable[[], bool]) -> None:
+    def __init__(self, deadline: Deadline, cancelled: Callable[[], bool], glances: float = 0.0) -> None:
         self.deadline = deadline
         self.cancelled = cancelled
+        self.glances = glances
         self._heard = monotonic()
         self._limit = min(PATIENCE, 0.4 * deadline.left())
 
@@ -37,7 +39,7 @@ class Patience:
         if self.cancelled() or self.deadline.passed:
             return 0.0
         limit = self._limit if missing else min(QUIET, self._limit)
-        left = self._heard + limit - monotonic()
+        left = self._heard + self.glances + limit - monotonic()
         return max(0.0, min(left, SLICE, self.deadline.left()))
 
 

@@ -277,6 +277,23 @@ def test_any_transport_that_broadcasts_will_do(tmp_path: Path, start_worker: Sta
     assert isinstance(queues, Unseen) or isinstance(queues[0].ready, Unseen), "nobody reads its depths yet"
 
 
+@pytest.mark.slow
+def test_workers_that_glance_at_their_mailbox_now_and_then_are_waited_for(
+    tmp_path: Path, start_worker: StartWorker
+) -> None:
+    """kombu's default is a glance each second: who glanced first is not all there is."""
+    folder = str(tmp_path / "broker")
+    (tmp_path / "broker").mkdir()
+    options = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": f"{folder}/control"}
+    start_worker("filesystem://", "w1@x", broker_transport_options={**options, "polling_interval": 0.02})
+    start_worker("filesystem://", "w2@x", broker_transport_options=options)
+    target = Target("t", "filesystem://", options=options)
+    for _ in range(5):
+        seen = look(target, [AskWorkers()], deadline=10).snapshot.workers
+        assert isinstance(seen, Workers)
+        assert {worker.name for worker in seen.answered} == {"w1@x", "w2@x"}
+
+
 def test_a_transport_that_cannot_broadcast_never_shows_its_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TRANSPORT_ALIASES, "mute", "tests.observe.mute:Transport")
     seen = look(Target("t", "mute://"), [AskWorkers(), AskQueues(("celery",))], deadline=5).snapshot
