@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -213,11 +215,92 @@ def test_what_a_worker_says_can_change(app: Celery, fleet: Fleet) -> None:
     assert worker.state["accepted"] == {"shop.pay": 2}
 
 
+MOMENT = datetime(2026, 12, 1, 12, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    "eta", [MOMENT, MOMENT.timestamp(), int(MOMENT.timestamp()), MOMENT.isoformat()], ids=repr
+)
+def test_an_eta_in_each_way_to_write_it(redis: Server, eta: Any) -> None:
+    with celery_app(redis.url) as app, Fleet(redis.url, control_exchange=CONTROL) as fleet:
+        fleet.worker("w1@sim", scheduled=[{"name": "shop.pay", "eta": eta}])
+        [entry] = ask(app, "scheduled")["w1@sim"]
+        assert datetime.fromisoformat(entry["eta"]) == MOMENT
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            {"scheduled": [{"name": "a", "eta": 60}]},
+            r"scheduled[0]: eta is 60, a time of 1970; write an epoch",
+        ),
+        ({"scheduled": [{"name": "a", "eta": float("nan")}]}, r"scheduled[0]: eta is nan, which is no time"),
+        ({"scheduled": [{"name": "a", "eta": "soon"}]}, r"scheduled[0]: eta is 'soon', which is no time"),
+        (
+            {"scheduled": [{"name": "a", "eta": datetime(2026, 12, 1)}]},
+            "scheduled[0]: eta is 2026-12-01T00:00:00, which has no time zone; write",
+        ),
+        (
+            {"active": ["shop.pay"]},
+            "active[0] is 'shop.pay'; write RunningTask('shop.pay', running_for=60), or a mapping:"
+            " {'name': 'shop.pay'}",
+        ),
+        ({"reserved": [7]}, "reserved[0] is 7; write RunningTask("),
+        (
+            {"active": RunningTask("shop.pay")},
+            "active is RunningTask(name='shop.pay', running_for=None, id=''); write a list: [",
+        ),
+        ({"active": {"name": "shop.pay"}}, "active is {'name': 'shop.pay'}; write a list: ["),
+        ({"queues": "billing"}, "queues is 'billing'; write a list: ['billing']"),
+        (
+            {"active": [{"name": "a", "running_for": "5min"}]},
+            "active[0]: running_for is '5min'; write seconds",
+        ),
+    ],
+    ids=str,
+)
+def test_what_no_worker_holds_is_refused_where_it_is_written(state: dict[str, Any], said: str) -> None:
+    with Fleet("memory://") as fleet:
+        with pytest.raises(ValueError, match=re.escape(said)):
+            fleet.worker("w1@sim", **state)
+        assert len(fleet) == 0
+        worker = fleet.worker("w1@sim", active=[RunningTask("shop.pay", id="t1")])
+        with pytest.raises(ValueError, match=re.escape(said)):
+            worker.change(**state, pool_size=7)
+        assert worker.state["pool_size"] == 1
+
+
 def test_a_task_keeps_its_id_and_start(app: Celery, fleet: Fleet) -> None:
     worker = fleet.worker("w1@sim", active=[RunningTask("shop.report", running_for=9)])
     before = ask(app, "active")["w1@sim"]
-    worker.change(silent=False)
+    worker.change(silent=False, queues=["more"])
+    app.control.add_consumer("later", reply=True, limit=1, timeout=DEADLINE)
     assert ask(app, "active")["w1@sim"] == before
+
+
+def test_a_terminated_task_does_not_come_back(app: Celery, fleet: Fleet) -> None:
+    worker = fleet.worker(
+        "w1@sim", active=[RunningTask("shop.report", id="r1"), RunningTask("shop.pay", id="r2")]
+    )
+    app.control.revoke("r1", terminate=True, reply=True, limit=1, timeout=DEADLINE)
+    worker.change(clock_offset=5.0)
+    assert [task["id"] for task in ask(app, "active")["w1@sim"]] == ["r2"]
+
+
+def test_what_it_was_told_to_revoke_can_be_said(app: Celery, fleet: Fleet) -> None:
+    worker = fleet.worker("w1@sim", revoked=["r1"])
+    app.control.revoke("r2", reply=True, limit=1, timeout=DEADLINE)
+    assert app.control.inspect(limit=1, timeout=DEADLINE).revoked() == {"w1@sim": ["r1", "r2"]}
+    assert [*worker.state["revoked"]] == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_pool_that_cannot_grow_says_so(redis: Server, pool: str) -> None:
+    with celery_app(redis.url) as app, Fleet(redis.url, control_exchange=CONTROL) as fleet:
+        fleet.worker("w1@sim", pool=pool)
+        told = ask(app, "pool_grow")["w1@sim"]
+        assert told == {"error": "AttributeError(\"'TaskPool' object has no attribute 'grow'\")"}
 
 
 def test_any_field_of_a_task_can_be_said(app: Celery, fleet: Fleet) -> None:
@@ -464,12 +547,10 @@ def replies(
             celery_app(redis.url) as app,
             Fleet(redis.url, options=options, control_exchange=CONTROL) as fleet,
         ):
-            for countdown in (0, 0, 3600):
-                app.send_task("shop.nap", (60,), task_id=f"t{countdown}{time.time()}", countdown=countdown)
-            held = {
-                command: eventually(lambda command=command: ask_one(app, "real@sim", command), command)
-                for command in ("active", "reserved", "scheduled")
-            }
+            for name, countdown in {"s1": 0, "s2": 0, "s3": 3600}.items():
+                app.send_task("shop.nap", (60,), task_id=name, countdown=countdown)
+            for command in ("active", "reserved", "scheduled"):
+                eventually(lambda command=command: ask_one(app, "real@sim", command), command)
             simulated = fleet.worker(
                 "simulated@sim",
                 active=[{"name": "shop.nap", "args": [60], "id": "s1"}],
@@ -489,15 +570,15 @@ def replies(
                 **pairs(app, "cancel_consumer", queue="more"),
                 **pairs(app, "enable_events"),
                 **pairs(app, "disable_events"),
-                **pairs(app, "pool_grow", n=1),
-                **pairs(app, "pool_restart", "autoscale", "memsample", "objgraph"),
+                **pairs(app, "pool_restart", "autoscale", "memsample", "memdump", "objgraph"),
                 **pairs(app, "rate_limit", task_name="shop.nap", rate_limit="1/m"),
                 **pairs(app, "time_limit", task_name="unknown", soft=1, hard=2),
                 **pairs(app, "revoke_by_stamped_headers", headers={"customer": "7"}),
                 "query_task": (
-                    [*ask_one(app, "real@sim", "query_task", ids=[held["active"][0]["id"], "no"]).values()],
+                    [*ask_one(app, "real@sim", "query_task", ids=["s1", "no"]).values()],
                     [*ask_one(app, "simulated@sim", "query_task", ids=["s1", "no"]).values()],
                 ),
+                **{f"then {name}": afterwards(app, *step) for name, step in EFFECTS.items()},
                 "an event": tuple(heartbeat(app, name) for name in ("real@sim", "simulated@sim")),
             }
             simulated.stop()
@@ -519,6 +600,118 @@ def pairs(app: Celery, *commands: str, **arguments: Any) -> dict[str, tuple[Any,
         )
         for command in commands
     }
+
+
+Seen = Callable[[Any], Any]
+
+
+def afterwards(
+    app: Celery, command: str, arguments: dict[str, Any], then: str, asked: dict[str, Any], seen: Seen
+) -> tuple[Any, Any]:
+    """What each replies to a command, and what is seen of it in a later answer, for which a real one takes a
+    while."""
+    said = [*pairs(app, command, **arguments)[command]]
+    for each in said:
+        if isinstance(each, dict):
+            each.pop("clock", None)
+    until = time.monotonic() + DEADLINE
+    while True:
+        later = tuple(seen(each) for each in pairs(app, then, **asked)[then])
+        if later[0] == later[1] or time.monotonic() > until:
+            return (said[0], later[0]), (said[1], later[1])
+
+
+def ids(answer: Any) -> list[str]:
+    return sorted(each if isinstance(each, str) else each.get("request", each)["id"] for each in answer)
+
+
+def by_name(queues: Any) -> Any:
+    return sorted(queues, key=lambda queue: str(queue["name"]))
+
+
+def size(stats: Any) -> Any:
+    pool = stats["pool"]
+    return pool["max-concurrency"], len(pool["processes"]), stats["prefetch_count"]
+
+
+def itself(answer: Any) -> Any:
+    return answer
+
+
+#: Commands, each with what shows its effect. They follow each other.
+EFFECTS: dict[str, tuple[str, dict[str, Any], str, dict[str, Any], Seen]] = {
+    "revoke": ("revoke", {"task_id": "r1"}, "revoked", {}, ids),
+    "revoke another": ("revoke", {"task_id": ["r2"]}, "dump_revoked", {}, ids),
+    "hello after revoke": ("ping", {}, "hello", {"from_node": "me@sim"}, lambda told: ids(told["revoked"])),
+    "hello that brings revoked": ("hello", {"from_node": "me@sim", "revoked": ["r0"]}, "revoked", {}, ids),
+    "revoke what is scheduled": ("revoke", {"task_id": "s3"}, "scheduled", {}, ids),
+    "terminate what is scheduled": ("revoke", {"task_id": "s3", "terminate": True}, "scheduled", {}, ids),
+    "terminate what is unknown": ("terminate", {"task_id": "no", "signal": "KILL"}, "revoked", {}, ids),
+    "terminate by no signal": ("terminate", {"task_id": "no", "signal": "SIGNONE"}, "revoked", {}, ids),
+    "stamped": (
+        "revoke_by_stamped_headers",
+        {"headers": ["customer=7"], "terminate": True},
+        "active",
+        {},
+        ids,
+    ),
+    "add_consumer": ("add_consumer", {"queue": "later"}, "active_queues", {}, by_name),
+    "add_consumer twice": ("add_consumer", {"queue": "later"}, "active_queues", {}, by_name),
+    "add_consumer of a topic": (
+        "add_consumer",
+        {"queue": "news", "exchange": "press", "exchange_type": "topic", "routing_key": "a.#"},
+        "active_queues",
+        {},
+        by_name,
+    ),
+    "cancel_consumer": ("cancel_consumer", {"queue": "later"}, "active_queues", {}, by_name),
+    "cancel_consumer of a topic": ("cancel_consumer", {"queue": "news"}, "active_queues", {}, by_name),
+    "cancel_consumer of none": ("cancel_consumer", {"queue": "none"}, "active_queues", {}, by_name),
+    "consumers come and go": ("ping", {}, "active", {}, ids),
+    "rate_limit": (
+        "rate_limit",
+        {"task_name": "shop.nap", "rate_limit": "2/m"},
+        "registered",
+        {},
+        itself,
+    ),
+    "rate_limit of none": ("rate_limit", {"task_name": "no", "rate_limit": "1/m"}, "registered", {}, itself),
+    "rate_limit of no rate": (
+        "rate_limit",
+        {"task_name": "shop.nap", "rate_limit": "often"},
+        "registered",
+        {},
+        itself,
+    ),
+    "no rate_limit": ("rate_limit", {"task_name": "shop.nap", "rate_limit": None}, "registered", {}, itself),
+    "time_limit": (
+        "time_limit",
+        {"task_name": "shop.nap", "soft": 1, "hard": 2},
+        "registered",
+        {"taskinfoitems": ["time_limit", "soft_time_limit"]},
+        itself,
+    ),
+    "registered with its own": ("ping", {}, "registered", {"builtins": True, "taskinfoitems": ["_"]}, itself),
+    "pool_grow": ("pool_grow", {"n": 2}, "stats", {}, size),
+    # When the process has gone is up to a real worker's own rounds.
+    "pool_shrink": ("pool_shrink", {"n": 1}, "stats", {}, lambda stats: size(stats)[::2]),
+    "pool_shrink below what is busy": (
+        "pool_shrink",
+        {"n": 9},
+        "stats",
+        {},
+        lambda stats: stats["pool"]["max-concurrency"],
+    ),
+    "enable_events": ("enable_events", {}, "enable_events", {}, itself),
+    "disable_events": ("disable_events", {}, "disable_events", {}, itself),
+    "terminate": (
+        "terminate",
+        {"task_id": "s1", "signal": "KILL"},
+        "active",
+        {},
+        lambda active: "s1" in ids(active),
+    ),
+}
 
 
 def heartbeat(app: Celery, name: str) -> Any:
@@ -548,17 +741,39 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "command",
-    [
-        *("enable_events", "disable_events", "pool_grow", "pool_restart", "autoscale"),
-        *("objgraph", "rate_limit", "time_limit", "revoke_by_stamped_headers"),
-    ],
+#: Commands whose answers are compared below, by words or shape; `shutdown` and `election` have none.
+WORDS = (
+    *("enable_events", "disable_events", "pool_restart", "autoscale"),
+    *("objgraph", "rate_limit", "time_limit", "revoke_by_stamped_headers"),
 )
+SHAPES = (
+    *("ping", "active", "reserved", "scheduled", "revoked", "registered", "stats", "active_queues", "clock"),
+    *("report", "nonsense", "heartbeat", "hello", "revoke", "add_consumer", "cancel_consumer"),
+    *("query_task", "memsample", "memdump"),
+)
+ALIKE = {*WORDS, *SHAPES, "conf", "election", "shutdown"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WORDS)
 def test_it_says_the_words_of_a_real_worker(replies: dict[str, tuple[Any, Any]], command: str) -> None:
     real, simulated = replies[command]
     assert simulated == real
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", EFFECTS)
+def test_a_command_changes_later_answers_as_a_real_workers(
+    replies: dict[str, tuple[Any, Any]], step: str
+) -> None:
+    real, simulated = replies[f"then {step}"]
+    assert simulated == real
+
+
+def test_a_command_that_is_told_to_each_worker_is_one_of_these() -> None:
+    """No command of the installed Celery is without a comparison."""
+    compared = {command for command, _, then, _, _ in EFFECTS.values() for command in (command, then)}
+    assert {*Panel.meta} - compared - ALIKE == set()
 
 
 def test_it_knows_every_command_that_celery_has() -> None:
@@ -570,24 +785,7 @@ def test_it_knows_every_command_that_celery_has() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "command",
-    [
-        *(
-            "ping",
-            "active",
-            "reserved",
-            "scheduled",
-            "revoked",
-            "registered",
-            "stats",
-            "active_queues",
-            "clock",
-        ),
-        *("report", "nonsense", "heartbeat", "hello", "revoke", "add_consumer", "cancel_consumer"),
-        *("query_task", "memsample"),
-    ],
-)
+@pytest.mark.parametrize("command", SHAPES)
 def test_answers_have_the_shape_of_a_real_workers(replies: dict[str, tuple[Any, Any]], command: str) -> None:
     real, simulated = replies[command]
     assert real is not None or command == "heartbeat"

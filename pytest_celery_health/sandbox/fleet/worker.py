@@ -5,14 +5,15 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from uuid import uuid4
 
 import celery
 from celery.events.event import Event
-from celery.utils.time import rate, utcoffset
+from celery.platforms import signals
+from celery.utils.time import maybe_iso8601, rate, utcoffset
 from kombu import Exchange, Queue
 from kombu.serialization import dumps
 
@@ -38,6 +39,9 @@ _ALIASES = {
     "dump_tasks": "registered",
     "dump_conf": "conf",
 }
+#: Seconds since 1970 below which a number is no time that was meant, but a duration.
+_LEAST_EPOCH = 1e9
+_TASKS: tuple[Literal["active", "reserved", "scheduled"], ...] = ("active", "reserved", "scheduled")
 _RUSAGE = {
     **dict.fromkeys(("utime", "stime"), 0.1),
     "maxrss": 50_000,
@@ -50,8 +54,10 @@ class State(TypedDict, total=False):
     """What a simulated worker says of itself. Durations are seconds.
 
     active, reserved, scheduled: the tasks it holds. A mapping in the place of a `RunningTask` may set any
-        field of Celery's own description of a request (`name`, `args`, `delivery_info`, ...), and `eta`.
+        field of Celery's own description of a request (`name`, `args`, `delivery_info`, ...), and `eta`: a
+        datetime with a time zone, ISO 8601, or seconds since 1970.
     queues: what it consumes; a mapping is given as it is.
+    revoked: ids of tasks that it was told to revoke.
     registered: its tasks; by default those that it holds or accepted.
     accepted: how many tasks it accepted since its start, by name.
     uptime: at the time it is given; it grows from there.
@@ -71,6 +77,7 @@ class State(TypedDict, total=False):
     reserved: Sequence[RunningTask | Mapping[str, Any]]
     scheduled: Sequence[RunningTask | Mapping[str, Any]]
     queues: Sequence[str | Mapping[str, Any]]
+    revoked: Sequence[str]
     registered: Sequence[str] | None
     accepted: Mapping[str, int]
     uptime: float
@@ -92,6 +99,7 @@ _DEFAULTS: State = {
     "reserved": (),
     "scheduled": (),
     "queues": ("celery",),
+    "revoked": (),
     "registered": None,
     "accepted": {},
     "uptime": 60.0,
@@ -120,6 +128,11 @@ class SimulatedWorker:
         self._pid = 10_000 + address
         self._said: dict[str, tuple[int, Any]] = {}
         self._sends_events = False
+        self._holds: dict[str, list[dict[str, Any]]] = {}
+        #: Processes that it was told to have beyond `pool_size`, which a prefork worker goes on to tell.
+        self._grown = 0
+        #: What `rate_limit` and `time_limit` have set, by task and attribute.
+        self._limits: dict[str, dict[str, Any]] = {}
         self.change(**state)
 
     def __repr__(self) -> str:
@@ -141,21 +154,27 @@ class SimulatedWorker:
         return not self._state["silent"] and (only is None or command in only)
 
     def change(self, **state: Unpack[State]) -> None:
-        """Say something else from now on. Raises TypeError for what no worker says of itself."""
+        """Say something else from now on. What it holds keeps its id and its start unless it is given anew.
+
+        Raises TypeError for what no worker says of itself, ValueError for what no worker holds.
+        """
         unknown = state.keys() - _DEFAULTS.keys()
         if unknown:
             raise TypeError(f"a simulated worker has no {sorted(unknown)[0]}; it has {', '.join(_DEFAULTS)}")
         new: State = {**self._state, **state}
-        now = time.time() + new["clock_offset"]
+        for key in (*_TASKS, "queues", "revoked"):
+            _refuse_no_list(key, new[key])  # type: ignore[literal-required]
+        holds: dict[str, list[dict[str, Any]]] = {
+            key: [self._held(key, f"{key}[{index}]", task, new) for index, task in enumerate(new[key])]
+            for key in _TASKS
+            if key in state or not self._holds
+        }
+        self._move_clock(new["clock_offset"] - self._state["clock_offset"])
+        self._holds |= holds
+        if "pool_size" in state:
+            self._grown = 0
         if "uptime" in state or not hasattr(self, "_started"):
             self._started = time.monotonic() - new["uptime"]
-        told = {key: new[key] for key in state}  # type: ignore[literal-required]
-        if told.keys() & {"active", "queues", "clock_offset"} or not hasattr(self, "_active"):
-            self._active = [self._request(task, new, now) for task in new["active"]]
-        if told.keys() & {"reserved", "queues"} or not hasattr(self, "_reserved"):
-            self._reserved = [self._request(task, new, None) for task in new["reserved"]]
-        if told.keys() & {"scheduled", "queues", "clock_offset"} or not hasattr(self, "_scheduled"):
-            self._scheduled = [self._entry(task, new, now) for task in new["scheduled"]]
         self._state = new
         self._said.clear()
 
@@ -194,16 +213,41 @@ class SimulatedWorker:
             self._said[command] = (second, said)
         return said
 
-    def _request(
-        self, task: RunningTask | Mapping[str, Any], state: State, now: float | None
+    def _held(
+        self, key: str, where: str, task: RunningTask | Mapping[str, Any], state: State
     ) -> dict[str, Any]:
+        """A task as it is told of. Raises ValueError that says where it was written."""
         if isinstance(task, RunningTask):
             task = {"name": task.name, "running_for": task.running_for, "id": task.id}
+        if not isinstance(task, Mapping):
+            named = repr(task if isinstance(task, str) else "shop.pay")
+            raise ValueError(
+                f"{where} is {task!r}; write RunningTask({named}, running_for=60), or a mapping:"
+                f" {{'name': {named}}}"
+            )
+        now = time.time() + state["clock_offset"]
+        try:
+            if key != "scheduled":
+                return self._request(task, state, now if key == "active" else None)
+            eta = task.get("eta")
+            told = _iso(now + 60.0 if eta is None else eta)
+            return {"eta": told, "priority": 6, "request": self._request(task, state, None)}
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+
+    def _move_clock(self, seconds: float) -> None:
+        for task in self._holds.get("active", ()):
+            if seconds and task["time_start"] is not None:
+                task["time_start"] += seconds
+
+    def _request(self, task: Mapping[str, Any], state: State, now: float | None) -> dict[str, Any]:
         given = dict(task)
         running_for = given.pop("running_for", None)
+        if running_for is not None and not isinstance(running_for, (int, float)):
+            raise ValueError(f"running_for is {running_for!r}; write seconds")
         given.pop("eta", None)
         name = given.get("name", "")
-        queues = [queue if isinstance(queue, str) else queue.get("name", "") for queue in state["queues"]]
+        queues = [_name_of(queue) for queue in state["queues"]]
         described = {
             "id": given.pop("id", "") or str(uuid4()),
             "name": name,
@@ -223,39 +267,46 @@ class SimulatedWorker:
         }
         return {**described, **given}
 
-    def _entry(self, task: RunningTask | Mapping[str, Any], state: State, now: float) -> dict[str, Any]:
-        eta = None if isinstance(task, RunningTask) else task.get("eta")
-        if eta is None:
-            eta = datetime.fromtimestamp(now, timezone.utc) + timedelta(minutes=1)
-        return {
-            "eta": eta if isinstance(eta, str) else eta.isoformat(),
-            "priority": 6,
-            "request": self._request(task, state, None),
-        }
-
     def _ping(self, **_: Any) -> Any:
         return {"ok": "pong"}
 
     def _list_active(self, safe: bool = False, **_: Any) -> Any:
         if not safe:
-            return self._active
-        return [{**task, "args": repr(task["args"]), "kwargs": repr(task["kwargs"])} for task in self._active]
+            return self._holds["active"]
+        return [
+            {**task, "args": repr(task["args"]), "kwargs": repr(task["kwargs"])}
+            for task in self._holds["active"]
+        ]
 
     def _list_reserved(self, **_: Any) -> Any:
-        return self._reserved
+        return self._holds["reserved"]
 
     def _list_scheduled(self, **_: Any) -> Any:
-        return self._scheduled
+        return self._holds["scheduled"]
 
     def _list_revoked(self, **_: Any) -> Any:
-        return []
+        return list(self._state["revoked"])
 
-    def _registered(self, **_: Any) -> Any:
+    def _registered(self, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> Any:
+        shown = taskinfoitems or ("rate_limit",)
+        own = _builtin_tasks() if builtins else ()
+        return [self._described_task(name, shown) for name in sorted({*self._tasks(), *own})]
+
+    def _described_task(self, name: str, items: Iterable[str]) -> str:
+        limits = self._limits.get(name, {})
+        told = " ".join(f"{item}={limits[item]}" for item in items if limits.get(item) is not None)
+        return f"{name} [{told}]" if told else name
+
+    def _tasks(self) -> list[str]:
         names = self._state["registered"]
         if names is None:
-            held = [*self._active, *self._reserved, *(entry["request"] for entry in self._scheduled)]
+            held = [
+                *self._holds["active"],
+                *self._holds["reserved"],
+                *(entry["request"] for entry in self._holds["scheduled"]),
+            ]
             names = list({str(task["name"]) for task in held} | set(self._state["accepted"]))
-        return sorted(names)
+        return list(names)
 
     def _active_queues(self, **_: Any) -> Any:
         return [described(queue) if isinstance(queue, str) else queue for queue in self._state["queues"]]
@@ -266,8 +317,11 @@ class SimulatedWorker:
     def _clock(self, **_: Any) -> Any:
         return {"clock": self._fleet.clock.value}
 
-    def _hello(self, from_node: str, **_: Any) -> Any:
-        return None if from_node == self.name else {"revoked": [], "clock": self._fleet.clock.forward()}
+    def _hello(self, from_node: str, revoked: Iterable[str] | None = None, **_: Any) -> Any:
+        if from_node == self.name:
+            return None
+        self._keep_revoked(revoked or ())
+        return {"revoked": list(self._state["revoked"]), "clock": self._fleet.clock.forward()}
 
     def _report(self, **_: Any) -> Any:
         version = self._state["version"]
@@ -278,8 +332,12 @@ class SimulatedWorker:
 
     def _query_task(self, ids: Any, **_: Any) -> Any:
         wanted = {ids} if isinstance(ids, str) else set(ids)
-        scheduled = [entry["request"] for entry in self._scheduled]
-        held = (("scheduled", scheduled), ("reserved", self._reserved), ("active", self._active))
+        scheduled = [entry["request"] for entry in self._holds["scheduled"]]
+        held = (
+            ("scheduled", scheduled),
+            ("reserved", self._holds["reserved"]),
+            ("active", self._holds["active"]),
+        )
         return {task["id"]: (state, task) for state, tasks in held for task in tasks if task["id"] in wanted}
 
     def _stats(self, **_: Any) -> Any:
@@ -291,14 +349,14 @@ class SimulatedWorker:
             "uptime": round(time.monotonic() - self._started),
             "pool": self._pool(state["pool"], state["pool_size"]),
             "broker": self._fleet.broker,
-            "prefetch_count": state["pool_size"] * 4,
+            "prefetch_count": self._processes * 4 + len(self._holds["scheduled"]),
             "rusage": dict(_RUSAGE),
         }
         return {**stats, **state["stats"]}
 
     def _pool(self, pool: str, size: int) -> dict[str, Any]:
         info: dict[str, Any] = {"implementation": _POOLS.get(pool, pool), "max-concurrency": size}
-        children = [self._pid + 1 + number for number in range(size)]
+        children = [self._pid + 1 + number for number in range(self._processes)]
         if pool == "prefork":
             total = sum(self._state["accepted"].values())
             writes = {
@@ -307,7 +365,7 @@ class SimulatedWorker:
                 "all": "",
                 "raw": "",
                 "strategy": "fair",
-                "inqueues": {"total": size, "active": 0},
+                "inqueues": {"total": len(children), "active": 0},
             }
             info |= {
                 "processes": children,
@@ -346,13 +404,22 @@ class SimulatedWorker:
         event["timestamp"] = time.time() + offset
         self._fleet.announce(event)
 
-    def _add_consumer(self, queue: str, **_: Any) -> Any:
-        self.change(queues=(*self._state["queues"], queue))
+    def _add_consumer(
+        self,
+        queue: str,
+        exchange: str | None = None,
+        exchange_type: str | None = None,
+        routing_key: str | None = None,
+        **_: Any,
+    ) -> Any:
+        if queue not in map(_name_of, self._state["queues"]):
+            of = Exchange(exchange or queue, type=exchange_type or "direct")
+            told = Queue(queue, of, routing_key=routing_key or queue).as_dict(recurse=True)
+            self.change(queues=(*self._state["queues"], told))
         return {"ok": f"add consumer {queue}"}
 
     def _cancel_consumer(self, queue: str, **_: Any) -> Any:
-        kept = [one for one in self._state["queues"] if one != queue]
-        self.change(queues=kept)
+        self.change(queues=[one for one in self._state["queues"] if _name_of(one) != queue])
         return {"ok": f"no longer consuming from {queue}"}
 
     def _enable_events(self, **_: Any) -> Any:
@@ -364,12 +431,30 @@ class SimulatedWorker:
         return {"ok": "task events already disabled" if already else "task events disabled"}
 
     def _pool_grow(self, n: int = 1, **_: Any) -> Any:
-        self.change(pool_size=self._state["pool_size"] + n)
+        self._resize("grow", n)
         return {"ok": "pool will grow"}
 
     def _pool_shrink(self, n: int = 1, **_: Any) -> Any:
-        self.change(pool_size=max(self._state["pool_size"] - n, 0))
+        prefork = self._state["pool"] == "prefork"
+        idle = self._processes - len(self._holds["active"]) if prefork else n
+        self._resize("shrink", -min(n, max(idle, 0)))
+        if n > idle:
+            raise ValueError("Can't shrink pool. All processes busy!")
         return {"ok": "pool will shrink"}
+
+    @property
+    def _processes(self) -> int:
+        return self._state["pool_size"] + self._grown
+
+    def _resize(self, method: str, by: int) -> None:
+        pool = self._state["pool"]
+        if pool in ("solo", "threads"):
+            raise AttributeError(f"'TaskPool' object has no attribute '{method}'")
+        if pool == "prefork":
+            self._grown += by
+            self._said.clear()
+        else:
+            self.change(pool_size=self._state["pool_size"] + by)
 
     def _pool_restart(self, **_: Any) -> Any:
         raise ValueError("Pool restarts not enabled")
@@ -382,13 +467,20 @@ class SimulatedWorker:
             rate(rate_limit)
         except ValueError as error:
             return {"error": f"Invalid rate limit string: {error!r}"}
-        if task_name not in self._registered():
+        if task_name not in self._tasks():
             return {"error": "unknown task"}
+        self._limit(task_name, rate_limit=rate_limit)
         return {"ok": "new rate limit set successfully" if rate_limit else "rate limit disabled successfully"}
 
-    def _time_limit(self, task_name: str = "", **_: Any) -> Any:
-        known = task_name in self._registered()
-        return {"ok": "time limits set successfully"} if known else {"error": "unknown task"}
+    def _time_limit(self, task_name: str = "", hard: Any = None, soft: Any = None, **_: Any) -> Any:
+        if task_name not in self._tasks():
+            return {"error": "unknown task"}
+        self._limit(task_name, time_limit=hard, soft_time_limit=soft)
+        return {"ok": "time limits set successfully"}
+
+    def _limit(self, task_name: str, **limits: Any) -> None:
+        self._limits.setdefault(task_name, {}).update(limits)
+        self._said.clear()
 
     def _memsample(self, **_: Any) -> Any:
         return f"{_RUSAGE['maxrss'] / 1024:.1f}MB"
@@ -407,17 +499,26 @@ class SimulatedWorker:
         end = "were not terminated" if terminate else "flagged as revoked, but not terminated"
         return {"ok": f"headers {told} {end}"}
 
-    def _revoke(self, task_id: Any, terminate: bool = False, **_: Any) -> Any:
+    def _revoke(
+        self, task_id: Any, terminate: bool = False, signal: str | int | None = None, **_: Any
+    ) -> Any:
         ids = {task_id} if isinstance(task_id, str) else set(task_id or ())
+        self._keep_revoked(ids)
         if not terminate:
             return {"ok": f"tasks {ids} flagged as revoked"}
-        ended = [task["id"] for task in self._active if task["id"] in ids]
-        self._active = [task for task in self._active if task["id"] not in ids]
+        signals.signum(signal or "TERM")
+        scheduled = (entry["request"] for entry in self._holds["scheduled"])
+        held = (*self._holds["active"], *self._holds["reserved"], *scheduled)
+        ended = [task["id"] for task in held if task["id"] in ids]
+        self._holds["active"] = [task for task in self._holds["active"] if task["id"] not in ids]
         self._said.clear()
         return {"ok": f"terminate: {', '.join(ended) or 'tasks unknown'}"}
 
-    def _terminate(self, task_id: Any, **_: Any) -> Any:
-        return self._revoke(task_id, terminate=True)
+    def _keep_revoked(self, ids: Iterable[str]) -> None:
+        self.change(revoked=list(dict.fromkeys((*self._state["revoked"], *ids))))
+
+    def _terminate(self, signal: str | int, task_id: Any, **_: Any) -> Any:
+        return self._revoke(task_id, terminate=True, signal=signal)
 
     def _shutdown(self, **_: Any) -> None:
         raise Shutdown
@@ -465,6 +566,38 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 _STEADY = frozenset(
     {"ping", "active", "reserved", "scheduled", "revoked", "registered", "active_queues", "conf", "report"}
 )
+
+
+def _refuse_no_list(key: str, given: Any) -> None:
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable):
+        raise ValueError(f"{key} is {given!r}; write a list: [{given!r}]")
+
+
+def _iso(eta: Any) -> str:
+    """As a worker tells of it. Raises ValueError."""
+    remedy = "write datetime.now(timezone.utc) + timedelta(minutes=5), say"
+    if isinstance(eta, (int, float)) and -_LEAST_EPOCH < eta < _LEAST_EPOCH:
+        raise ValueError(f"eta is {eta}, a time of 1970; write an epoch, time.time() + 300, say")
+    try:
+        time_ = datetime.fromtimestamp(eta, timezone.utc) if isinstance(eta, (int, float)) else None
+        time_ = time_ or maybe_iso8601(eta)
+    except (ValueError, TypeError, OverflowError, OSError):
+        time_ = None
+    if time_ is None:
+        raise ValueError(f"eta is {eta!r}, which is no time; {remedy}")
+    if isinstance(eta, datetime) and eta.tzinfo is None:
+        raise ValueError(f"eta is {eta.isoformat()}, which has no time zone; {remedy}")
+    return eta if isinstance(eta, str) else time_.isoformat()
+
+
+def _name_of(queue: str | Mapping[str, Any]) -> str:
+    return queue if isinstance(queue, str) else queue.get("name", "")
+
+
+@lru_cache(maxsize=1)
+def _builtin_tasks() -> tuple[str, ...]:
+    app = celery.Celery("builtin tasks", set_as_current=False)
+    return tuple(name for name in app.tasks if name.startswith("celery."))
 
 
 @lru_cache(maxsize=1024)
