@@ -614,6 +614,8 @@ def afterwards(
     for each in said:
         if isinstance(each, dict):
             each.pop("clock", None)
+            if "revoked" in each:
+                each["revoked"] = [*each["revoked"]]  # a mapping before Celery 5.7
     until = time.monotonic() + DEADLINE
     while True:
         later = tuple(seen(each) for each in pairs(app, then, **asked)[then])
