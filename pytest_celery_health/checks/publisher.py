@@ -150,7 +150,8 @@ class PublisherEnds(Check):
         if each.ended == "died":
             return Finding(False, self._name, f"ended its process while {meanwhile}: {each.error}", wanted)
         if each.ended == "hung":
-            seen = f"hung for {spell(each.took)} while {meanwhile}{_at(each)}"
+            hung = "left a thread that hung" if each.thread else "hung"
+            seen = f"{hung} for {spell(each.took)} while {meanwhile}{_at(each)}"
             return Finding(False, self._name, seen, wanted, remedy)
         if each.took <= within:
             return None
@@ -198,7 +199,8 @@ class PublisherEnds(Check):
                 continue
             again = "-" if each.again is None else f"{each.again.ended}, {_messages(each.again)}"
             took = spell(round(each.took, 2))
-            yield each.world, each.process, each.ended, took, _messages(each), again
+            ended = f"thread {each.ended}" if each.thread else each.ended
+            yield each.world, each.process, ended, took, _messages(each), again
 
 
 def _said(each: Publishing) -> str:

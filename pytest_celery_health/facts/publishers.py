@@ -14,6 +14,7 @@ class Publishing:
     ended: "returned"; "refused", by what it returned, such as HTTP 503; "raised"; "hung"; or "died", and its
         process with it. took: seconds. error: what it raised, or returned. at: where it hung, or raised.
     backend: whether it waited for the result backend there.
+    thread: it returned, and what hung is a thread or an asyncio task that it had started.
     arrived: the messages that the broker held in the end, by task; "" is none of Celery's.
     again: the same call once more, when the broker was well again; None if there was none.
     unseen: why it was not made; impossible: why this broker cannot be brought there.
@@ -30,6 +31,7 @@ class Publishing:
     again: Publishing | None = None
     unseen: str = ""
     impossible: str = ""
+    thread: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,8 @@ class _Trial:
         self._secrets = secrets_in(world.url)
         #: The messages of a call while the broker is well.
         self._usual: Counter[str] = Counter()
+        #: What its threads and tasks came to then.
+        self._usual_rest: Mapping[str, Any] = {}
 
     def published(self) -> Published:
         ask = self._ask
@@ -119,6 +121,7 @@ class _Trial:
             told_apart = not ask.then and all(message.pid == session.pid for message in messages)
             call.arrived = Counter(message.task for message in messages)
             self._usual = call.arrived
+            self._usual_rest = call.said.get("rest", {})
             healthy = self._told("healthy", call)
         seen: list[Publishing] = []
         if healthy.ended == "returned" and healthy.arrived:
@@ -141,13 +144,16 @@ class _Trial:
             for call in calls:
                 if call.process == "used":
                     self._call([call])
-            self._settled()
+            self._settled(sum(call.process == "used" for call in calls))
             with ExitStack() as held:
                 for fault in self._faults(world):
                     held.enter_context(self._world.hold(fault))
                 self._make(calls)
+                self._rest(calls)
+                self._find_hung_threads(calls)
             self._end(calls)
             self._count(calls, "arrived")
+            self._find_late_threads(calls)
             back = [call for call in calls if call.said["ended"] in ("returned", "refused", "raised")]
             self._call(back, "again")
             self._count(back, "arrived_again")
@@ -166,6 +172,7 @@ class _Trial:
     def _call(self, calls: Sequence[_Call], which: str = "said") -> None:
         """Call it in a world that is well, and then what publishes later."""
         self._make(calls, which)
+        self._rest(calls, which, kept=self._usual_rest.get("left", 0))
         self._end(calls, which)
 
     def _make(self, calls: Sequence[_Call], which: str = "said") -> None:
@@ -174,6 +181,45 @@ class _Trial:
             call.session.begin("function", gives_up=self._ask.within)
         for call in calls:
             self._hear(call, which, over - monotonic())
+
+    def _rest(self, calls: Sequence[_Call], which: str = "said", kept: int = 0) -> None:
+        """Until the threads and tasks of calls that have ended do so, too; `kept` of them never do."""
+        over = monotonic() + self._ask.within + _GRACE
+        ended = [call for call in calls if getattr(call, which)["ended"] not in ("hung", "died")]
+        for call in ended:
+            with suppress(ProjectError):  # told by its answer
+                call.session.begin("rest", gives_up=self._ask.within, kept=kept)
+        for call in ended:
+            said: dict[str, Any] = {}
+            try:
+                rest = call.session.answer(max(over - monotonic(), 0))
+                if rest is None:
+                    said = {"ended": "hung", "at": call.session.where(), "took": self._ask.within}
+                else:
+                    said = {"rest": rest}
+                    call.queues.update(rest["queues"])
+            except ProjectError as error:
+                said = {"ended": "died", "error": str(error)}
+            setattr(call, which, {**getattr(call, which), **said})
+
+    def _find_hung_threads(self, calls: Iterable[_Call]) -> None:
+        for call in calls:
+            rest = call.said.get("rest", {"at": ()})
+            at = [each for each in rest["at"] if each not in self._usual_rest["at"]]
+            if at and call.said["ended"] == "returned":
+                call.said = {**call.said, "thread": True, "at": at[0]}
+
+    def _find_late_threads(self, calls: Iterable[_Call]) -> None:
+        """Those that have begun to publish only when the broker was well again."""
+        for call in calls:
+            rest = call.said.get("rest", {"left": 0})
+            if (
+                rest["left"]
+                and call.said["ended"] == "returned"
+                and rest["begun"] < self._usual_rest["begun"]
+            ):
+                now = call.session.ask("begun", within=_LATER) or rest
+                call.said = {**call.said, "late": now["begun"] > rest["begun"]}
 
     def _end(self, calls: Sequence[_Call], which: str = "said") -> None:
         for call in calls:
@@ -230,12 +276,14 @@ class _Trial:
         said = call.said if which == "arrived" else call.again
         return said["ended"] == "returned" and bool(self._usual - getattr(call, which))
 
-    def _settled(self) -> list[Message]:
-        """The messages there are, once no more come."""
+    def _settled(self, calls: int = 0) -> list[Message]:
+        """The messages there are, once those of so many calls have come, and no more do."""
         url = self._world.sandbox.launch.url
+        wanted = calls * self._usual.total()
         found: list[Message] = []
+        over = monotonic() + _ARRIVES
         quiet = monotonic() + _QUIET
-        while monotonic() < quiet:
+        while monotonic() < quiet or (len(found) < wanted and monotonic() < over):
             more = take(url, self._queues)
             if more:
                 found += more
@@ -250,13 +298,19 @@ class _Trial:
         return replace(self._plain(world, call.process, call.said, call.arrived), again=again)
 
     def _plain(self, world: str, process: str, said: Mapping[str, Any], arrived: Counter[str]) -> Publishing:
+        if said.get("late"):
+            late = f"more than {self._ask.within:g} s after it"
+            why = f"what the call started publishes {late}, when {world} is over; raise answers_within"
+            return Publishing(world, process, unseen=why)
+        thread = said.get("thread", False)
         return Publishing(
             world,
             process,
-            said["ended"],
-            said.get("took", 0.0),
+            "hung" if thread else said["ended"],
+            self._ask.within if thread else said.get("took", 0.0),
             mask(said.get("error", ""), self._secrets),
             said.get("at", ""),
             said.get("backend", False),
             dict(arrived),
+            thread=thread,
         )

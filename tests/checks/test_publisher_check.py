@@ -104,6 +104,12 @@ def test_what_is_wrong_before_anything_is_wrong_with_the_broker(healthy, message
             " (socket_timeout in the transport options of the connection that it publishes on)",
         ),
         (
+            Publishing("broker_hangs", "used", "hung", 3.0, at="shop/orders.py:9", thread=True),
+            "place_order left a thread that hung for 3 s while the broker hangs, at shop/orders.py:9;"
+            " wanted an end within 3 s (socket_timeout in the transport options of the connection that it"
+            " publishes on)",
+        ),
+        (
             Publishing("broker_hangs", "used", "hung", 3.0, at="shop/orders.py:9", backend=True),
             "place_order hung for 3 s while the broker hangs, at shop/orders.py:9; wanted an end within 3 s"
             " (it waits for the result backend: ignore_result=True, where nobody reads the result)",

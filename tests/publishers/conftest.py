@@ -17,7 +17,8 @@ from pytest_celery_health.sandbox.spec import SandboxSpec
 from pytest_celery_health.verdict import Verdict, judge
 
 APP = """
-import json, os, threading
+import asyncio, json, os, threading
+from concurrent.futures import ThreadPoolExecutor
 from celery import Celery
 from celery.exceptions import OperationalError
 from kombu import Exchange, Producer, pools
@@ -76,6 +77,42 @@ def in_the_background():
     thread = threading.Thread(target=plain)
     thread.start()
     thread.join(0.2)
+
+def later_without_a_bound():
+    threading.Timer(0.3, plain).start()
+
+def later_in_silence():
+    threading.Timer(0.3, says_nothing).start()
+
+first = []
+
+def too_late():
+    if first:
+        threading.Timer(2.5, well_bounded).start()
+    else:
+        well_bounded()
+        first.append(True)
+
+POOL = ThreadPoolExecutor(1)
+
+def in_a_pool():
+    POOL.submit(well_bounded)
+
+def waits_for_its_pool():
+    POOL.submit(well_bounded).result()
+
+tasks = []
+
+async def in_a_task():
+    async def later():
+        await asyncio.sleep(0.1)
+        says_nothing()
+    tasks.append(asyncio.create_task(later()))
+
+async def in_a_task_without_a_bound():
+    async def later():
+        plain()
+    tasks.append(asyncio.create_task(later()))
 
 closed = []
 

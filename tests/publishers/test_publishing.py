@@ -155,9 +155,48 @@ def test_a_call_that_fails_anyway(attempt: Try) -> None:
     )
 
 
-def test_a_thread_that_publishes_after_its_call_has_returned(attempt: Try) -> None:
-    """It returned without an error, and what it said holds: the message arrives when the broker goes on."""
-    assert attempt("in_the_background", HANGS).healthy
+@pytest.mark.parametrize("function", ["in_the_background", "later_without_a_bound"])
+def test_a_thread_hangs_after_its_call_has_returned(attempt: Try, function: str) -> None:
+    found = attempt(function, HANGS)
+    assert found.message() == (
+        f"{function} left a thread that hung for 1.5 s while the broker hangs,"
+        f" at shop.py:{line('pack.delay')}; wanted an end within 1.5 s"
+        " (socket_timeout in the transport options of the connection that it publishes on)"
+    )
+    assert row(found, HANGS, "used")["ended"] == "thread hung"
+
+
+@pytest.mark.parametrize("function", ["later_in_silence", "in_a_pool", "in_a_task"])
+def test_what_a_thread_or_task_loses_after_its_call_has_returned(attempt: Try, function: str) -> None:
+    found = attempt(function, "broker_refuses")
+    assert found.message() == (
+        f"{function} loses pack: it returned while the broker refuses, and no message arrives;"
+        " wanted its message, or an error"
+    )
+    assert row(found, "broker_refuses", "used")["afterwards"] == "returned, 1"
+
+
+def test_a_task_that_holds_its_loop_up(attempt: Try) -> None:
+    found = attempt("in_a_task_without_a_bound", HANGS)
+    assert found.message().startswith(
+        "in_a_task_without_a_bound hung for 1.5 s while the broker hangs,"
+        f" at shop.py:{line('pack.delay')}; wanted an end within 1.5 s"
+    )
+
+
+def test_an_idle_thread_of_a_pool_does_not_hang(attempt: Try) -> None:
+    found = attempt("waits_for_its_pool", "broker_refuses", HANGS)
+    assert found.healthy, found
+    assert row(found, HANGS, "new")["afterwards"] == "returned, 1"
+
+
+def test_a_thread_that_publishes_when_the_fault_is_over_is_unknown(attempt: Try) -> None:
+    found = attempt("too_late", "broker_refuses")
+    assert found.unknown
+    assert found.message() == (
+        "cannot tell: too_late: what the call started publishes more than 1.5 s after it, when"
+        " broker_refuses is over; raise answers_within"
+    )
 
 
 def test_a_broker_that_cannot_be_full(of_broker: Callable[[str], Try]) -> None:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Mapping
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery
+from kombu import Producer
 
 from pytest_celery_health.project.child.describe import describe
+from pytest_celery_health.project.child.handlers import relative
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
 from pytest_celery_health.project.child.redirect import redirect
-from pytest_celery_health.project.child.sessions import call, import_clients, serve
+from pytest_celery_health.project.child.sessions import call, import_clients, serve, stack_of
 
 _NO_BACKEND = ("", "disabled", "disabled://")
 _DEFAULT_PORT = 6379
+#: Whose code talks to brokers.
+_CLIENTS = {"amqp", "kombu", "librabbitmq", "pika", "redis"}
+_TICK = 0.01
+#: Seconds beyond its own after which a wait for others is held up by one of them.
+_HELD_UP = 0.3
 
 
 def publisher(job: dict[str, Any]) -> None:
@@ -75,17 +88,87 @@ class _Publishes:
         self._app = app
         self._functions = functions
         self._path = path
+        self._begun = 0
+        self._count_publishing()
 
-    def do(self, do: str, gives_up: float) -> dict[str, Any]:
-        """Call "function" or "then"."""
+    def _count_publishing(self) -> None:
+        publish = Producer.publish
+
+        @wraps(publish)
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self._begun += 1
+            return publish(*args, **kwargs)
+
+        Producer.publish = counted
+
+    def do(self, do: str, **what: Any) -> dict[str, Any]:
+        """Call "function" or "then"; "rest", or say what has "begun"."""
+        if do == "rest":
+            return self._rest(**what)
+        if do == "begun":
+            return {"begun": self._begun}
+        return self._call(do, **what)
+
+    def _call(self, do: str, gives_up: float) -> dict[str, Any]:
+        if do == "function":
+            self._begun = 0
         called = call(self._functions[do], gives_up)
         said: dict[str, Any] = {"ended": "returned", "took": called.took}
         if called.error is not None:
             said |= {"ended": "raised", "error": called.text(), "at": called.at(self._path)}
         elif refused := _refused(called.found):
             said |= {"ended": "refused", "error": refused}
-        # Those too that a call has made up on its way.
-        return {**said, "queues": [str(queue) for queue in self._app.amqp.queues]}
+        return {**said, "queues": self._queues()}
+
+    def _queues(self) -> list[str]:
+        """Those too that a call has made up on its way."""
+        return [str(queue) for queue in self._app.amqp.queues]
+
+    def _rest(self, gives_up: float, kept: int) -> dict[str, Any]:
+        """Until no more than `kept` of the threads and asyncio tasks of calls are left, or time is over.
+
+        The parent is told how many are "left"; those that are "at" the broker, by the line of the project's
+        own; and how many messages were "begun" to be published since the function was called.
+        """
+        over = time.monotonic() + gives_up
+        rest = call(lambda: self._at_rest(over, kept), gives_up + _HELD_UP).found
+        # A task that has ended the loop, as sys.exit() does, is none that is left.
+        return {"left": 0, "at": [], **(rest or {}), "begun": self._begun, "queues": self._queues()}
+
+    async def _at_rest(self, over: float, kept: int) -> dict[str, Any]:
+        while len(stacks := [*_others()]) > kept and time.monotonic() < over:
+            await asyncio.sleep(_TICK)
+        at = [self._own_place(stack) for stack in stacks if any(map(_is_client, stack))]
+        return {"left": len(stacks), "at": at}
+
+    def _own_place(self, stack: list[FrameType]) -> str:
+        folders = tuple(os.path.join(folder, "") for folder in self._path)
+        for frame in stack:
+            file = frame.f_code.co_filename
+            if file.startswith(folders) and "site-packages" not in file:
+                return relative(f"{file}:{frame.f_lineno}", self._path)
+        return ""
+
+
+def _others() -> Iterator[list[FrameType]]:
+    """Of each thread but this one, and of each asyncio task but this one, the frames, the innermost first."""
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            yield [*_outwards(frames.get(thread.ident or 0))]
+    for task in asyncio.all_tasks():
+        if task is not asyncio.current_task():
+            yield stack_of(task.get_coro())
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_client(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).partition(".")[0] in _CLIENTS
 
 
 def _refused(found: Any) -> str:

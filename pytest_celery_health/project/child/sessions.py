@@ -189,12 +189,12 @@ def _tell_where() -> None:
     lines = [
         f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_name}\n'
         for task in sorted(asyncio.all_tasks(_loop()), key=lambda task: -_numbers.get(task, 0))
-        for frame in _stack_of(task.get_coro())
+        for frame in stack_of(task.get_coro())
     ]
     os.write(2, "".join(["Timeout (async)!\nThread 0x0 (most recent call first):\n", *lines]).encode())
 
 
-def _stack_of(waiting: Any) -> list[FrameType]:
+def stack_of(waiting: Any) -> list[FrameType]:
     """Of a coroutine, or a generator, the innermost first."""
     frames: list[FrameType] = []
     while waiting is not None:
@@ -210,6 +210,7 @@ def _stack_of(waiting: Any) -> list[FrameType]:
 def _serve_session(session: Callable[[], Serves], line: socket.socket, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
+    _loop()  # its sockets are no call's
     serves = session()
     _say(line, {"pid": os.getpid()})
     with line.makefile("r") as asks:
