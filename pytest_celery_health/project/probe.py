@@ -61,7 +61,8 @@ class Caller:
         self.do("see", at=at, host_fault=host_fault)
 
     def call(self, world: str, *, within: float, queue: str) -> tuple[Answer, dict[str, Any]]:
-        """The answer, and what else was seen in the process: `threads`, `sockets`.
+        """The answer, and what else was seen in the process: how many `threads` and
+        `sockets` it has now, and `before` the call.
 
         A call that is not over long after `within` seconds is killed.
         """
@@ -99,6 +100,10 @@ class Caller:
         speaks for that. Raises ProjectError."""
         said = self.do("tell")
         return values.parse(said["value"]), said["alone"]
+
+    def left(self) -> Mapping[str, int]:
+        """How many `threads` and `sockets` its process has now. Raises ProjectError."""
+        return self.do("left")
 
     def do(self, what: str, **arguments: Any) -> Mapping[str, Any]:
         """Have the app's own means do something. Raises ProjectError."""

@@ -121,11 +121,15 @@ async def keeps_its_stream():
 
 
 async def gives_a_thread_up():
-    """In time, whatever becomes of the thread."""
+    """In time, and the thread ends soon."""
     try:
-        return await asyncio.wait_for(asyncio.to_thread(hangs), 3)
+        return await asyncio.wait_for(asyncio.to_thread(hangs_for_a_while), 3)
     except asyncio.TimeoutError:
         return False
+
+
+def hangs_for_a_while():
+    return returns_bool() or threading.Event().wait(4)
 
 
 def takes_arguments(*, command):
@@ -238,6 +242,43 @@ def is_unclear():
 def leaves_a_thread():
     threading.Thread(target=threading.Event().wait, daemon=True).start()
     return returns_bool()
+
+
+def leaves_a_thread_in_an_outage():
+    healthy = returns_bool()
+    if not healthy:
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return healthy
+
+
+def leaves_a_connection_in_an_outage():
+    healthy = returns_bool()
+    if not healthy:
+        KEPT.append(socket.socket())
+    return healthy
+
+
+def keeps_one_thread_in_an_outage():
+    healthy = returns_bool()
+    if not healthy and not KEPT:
+        KEPT.append(threading.Thread(target=threading.Event().wait, daemon=True))
+        KEPT[0].start()
+    return healthy
+
+
+def thread_that_ends_soon_in_an_outage():
+    healthy = returns_bool()
+    if not healthy:
+        threading.Timer(0.5, str).start()
+    return healthy
+
+
+async def gives_a_thread_up_for_good():
+    """In time, but the thread never ends."""
+    try:
+        return await asyncio.wait_for(asyncio.to_thread(hangs), 3)
+    except asyncio.TimeoutError:
+        return False
 
 
 def leaves_a_connection():

@@ -50,6 +50,8 @@ RIGHT = {
     "response-json": calls("returns_a_response_of_json", reads_json=True),
     "command": calls("", call="", command=COMMAND),
     "pooled": calls("pooled"),
+    "thread-kept": calls("keeps_one_thread_in_an_outage"),
+    "thread-ends": calls("thread_that_ends_soon_in_an_outage"),
     "cheap": calls("returns_bool", cpu_below="2s"),
 }
 REFUSES = "while the broker refuses connections (broker_refuses)"
@@ -102,6 +104,19 @@ WRONG = {
     "connection": (
         calls("leaves_a_connection"),
         f"leaves_a_connection leaves a connection with each call {LEFT}",
+    ),
+    "thread-in-outage": (
+        calls("leaves_a_thread_in_an_outage"),
+        f"leaves_a_thread_in_an_outage leaves a thread with each call in {AWAY}; wanted nothing left behind",
+    ),
+    "connection-in-outage": (
+        calls("leaves_a_connection_in_an_outage"),
+        f"leaves_a_connection_in_an_outage leaves a connection with each call in {AWAY};"
+        " wanted nothing left behind",
+    ),
+    "thread-given-up": (
+        calls("gives_a_thread_up_for_good"),
+        f"gives_a_thread_up_for_good leaves a thread with each call in {AWAY}; wanted nothing left behind",
     ),
     "queue": (
         calls("leaves_a_queue", may_raise=True),

@@ -124,6 +124,7 @@ class _Session:
         """What one call of the health check gave."""
         self._logged.clear()
         written = os.fstat(1).st_size
+        before = self.left()
         called = call(self._call, gives_up)
         said: dict[str, Any] = {"took": called.took, "cpu": called.cpu}
         if called.error is None:
@@ -138,8 +139,11 @@ class _Session:
             said["gauge"] = _samples(self._gauge, queue)
         del called
         gc.collect()
-        threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
-        return {**said, "threads": threads, "sockets": _sockets()}
+        return {**said, "before": before, **self.left()}
+
+    def left(self) -> dict[str, int]:
+        """How many threads beside this one, and sockets, there are now."""
+        return {"threads": threading.active_count() - 1, "sockets": _sockets()}
 
     def _short(self, text: str) -> str:
         text = " ".join(mask(text, self._secrets).split())

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from pytest_celery_health.facts import Answer, AskProbe, Probed, Setting, Unseen
 from pytest_celery_health.masking import mask
+from pytest_celery_health.observe.clock import monotonic
 from pytest_celery_health.project.child.load import LoadError
 from pytest_celery_health.project.command import run_command
 from pytest_celery_health.project.info import ProjectError
@@ -20,7 +22,7 @@ from pytest_celery_health.project.sessions import Sessions
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import FaultError
-from pytest_celery_health.sandbox.faults.base import BEAT, HOST, WORKERS
+from pytest_celery_health.sandbox.faults.base import BACKEND, BEAT, BROKER, HOST, WORKERS
 from pytest_celery_health.sandbox.probes.states import HEARTBEATS, Scene, fault, is_deserted, phase, state
 from pytest_celery_health.sandbox.probes.traces import Trace, new_since, traces_of
 from pytest_celery_health.sandbox.proxy import ProxyError
@@ -33,6 +35,9 @@ _LOAD = 30.0
 _TRIES = 3
 #: Seconds after which a call in the healthy world is not made again to see what it leaves.
 _SLOW = 3.0
+#: Seconds in which threads and connections that a call has given up may end by themselves.
+_ENDS_SOON = 2.0
+_TICK = 0.02
 _TROUBLE = (
     FaultError,
     KeeperGoneError,
@@ -59,6 +64,8 @@ class Prober:
         self._trouble: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._primed: dict[tuple[AskProbe, str], Caller] = {}
+        #: Of a first call in the healthy world, what it left.
+        self._usually: dict[AskProbe, Mapping[str, int]] = {}
         self._over = threading.Event()
         self._told = threading.Event()
         self._whole = threading.Event()
@@ -243,9 +250,12 @@ class Prober:
                 if probe.host or self._scene.clock is not None:
                     caller.see(self._scene.clock, name if of_host else "")
                 answer, seen = caller.call(name, within=ask.within, queue=self._scene.queue(ask.setting))
-                if name == HEALTHY and not once:
-                    answer = self._again(answer, seen, caller, ask)
-                return answer
+                if once or not seen:
+                    return answer
+                if name == HEALTHY:
+                    self._usually[ask] = _left(seen)
+                    return self._again(answer, seen, caller, ask)
+                return self._with_leaks(answer, seen, caller, ask)
         except _TROUBLE as error:
             return Answer(name, unseen=mask(str(error)).partition("\n")[0])
 
@@ -254,19 +264,35 @@ class Prober:
         back, and only now is nothing imported any more."""
         if answer.verdict not in ("healthy", "unhealthy") or answer.took > min(_SLOW, ask.within):
             return answer
-        counts = [seen]
+        counts: list[Mapping[str, Any]] = [seen]
         for _ in range(2):
             later, seen = caller.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
             if not seen:
                 return later
             if (later.verdict, later.json) != (answer.verdict, answer.json):
                 return replace(later, said=f"{later.said} (called again)")
-            counts.append(seen)
+            counts.append(_settled(caller, counts[-1]))
             answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
-            if not any(_grows(counts, what) for what in ("threads", "sockets")):
+            if not _growing(counts):
                 return answer
-        left = [f"a {word} with each call" for what, word in _KINDS.items() if _grows(counts, what)]
-        return replace(answer, left=tuple(left))
+        return replace(answer, left=_told(counts))
+
+    def _with_leaks(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
+        """Where a call has left a thread or a connection, call it again: only what grows with each call is
+        never given back."""
+        # Where the broker is well, what is kept for the next call is as much as ever.
+        usual = {} if _is_of_broker(answer.world) else self._usually.get(ask, {})
+        if answer.took > ask.within or not _growing([usual, _left(seen)]):
+            return answer
+        counts: list[Mapping[str, Any]] = [seen]
+        for _ in range(2):
+            later, seen = caller.call(answer.world, within=ask.within, queue=self._scene.queue(ask.setting))
+            if not seen:
+                return later
+            counts.append(_settled(caller, counts[-1]))
+            if not _growing(counts):
+                return answer
+        return replace(answer, left=_told(counts))
 
     def _with_left(
         self, name: str, asks: list[AskProbe], answers: list[Answer], before: frozenset[Trace]
@@ -308,14 +334,38 @@ class Prober:
 _KINDS = {"threads": "thread", "sockets": "connection"}
 
 
-def _grows(counts: list[dict[str, Any]], what: str) -> bool:
+def _left(seen: Mapping[str, Any]) -> Mapping[str, int]:
+    """What a call left."""
+    return {what: seen[what] - seen["before"][what] for what in _KINDS}
+
+
+def _grows(counts: Sequence[Mapping[str, int]], what: str) -> bool:
     """Whether each call leaves more."""
-    numbers = [len(each[what]) if what == "threads" else each[what] for each in counts]
-    return all(later > earlier for earlier, later in pairwise(numbers))
+    return all(later[what] > earlier.get(what, 0) for earlier, later in pairwise(counts))
+
+
+def _growing(counts: Sequence[Mapping[str, int]]) -> bool:
+    return any(_grows(counts, what) for what in _KINDS)
+
+
+def _told(counts: Sequence[Mapping[str, int]]) -> tuple[str, ...]:
+    return tuple(f"a {word} with each call" for what, word in _KINDS.items() if _grows(counts, what))
+
+
+def _settled(caller: Caller, before: Mapping[str, int]) -> Mapping[str, int]:
+    """What there is once no more is left than before, or what is left does not end soon."""
+    over = monotonic() + _ENDS_SOON
+    while _growing([before, now := caller.left()]) and monotonic() < over:
+        time.sleep(_TICK)
+    return now
 
 
 def _is_of_host(name: str) -> bool:
     return name != HEALTHY and state(name, Setting()) is None and HOST in fault(name).needs
+
+
+def _is_of_broker(name: str) -> bool:
+    return state(name, Setting()) is None and bool({BROKER, BACKEND} & set(fault(name).takes))
 
 
 def _relevant(name: str, setting: Setting) -> Setting:
