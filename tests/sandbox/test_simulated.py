@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.worker import state as worker_state
 from celery.worker.control import Panel
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
+from conftest import IMPOSSIBLE
 from pytest_celery_health import RunningTask
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.fleet.mailboxes import spelling
@@ -768,6 +770,8 @@ def test_it_says_the_words_of_a_real_worker(replies: dict[str, tuple[Any, Any]],
 def test_a_command_changes_later_answers_as_a_real_workers(
     replies: dict[str, tuple[Any, Any]], step: str
 ) -> None:
+    if step == "terminate what is scheduled" and not hasattr(worker_state, "scheduled_requests"):
+        pytest.skip(f"{IMPOSSIBLE}this Celery finds no scheduled task by its id")
     real, simulated = replies[f"then {step}"]
     assert simulated == real
 
