@@ -291,8 +291,8 @@ class Run:
         self.begin()
         info: AppInfo | None = None
         missing: ProjectError | None = None
+        prepare()  # while the app loads
         if self._describing is not None:
-            prepare()  # while the app loads
             try:
                 info = self._describing.result()
             except ProjectError as error:

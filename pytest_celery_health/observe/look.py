@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -63,6 +63,7 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float) -> Look:
 
     Never raises for the target's trouble: what was not seen is `Unseen(why)`, passwords masked.
     """
+    prepare(target.url)
     started = monotonic()
     visit = _Visit(target, tuple(asks), Deadline(deadline))
     # Not a ThreadPoolExecutor: its threads are joined at exit, and one that hangs would hang the exit.
@@ -78,10 +79,15 @@ def look(target: Target, asks: Iterable[Ask], *, deadline: float) -> Look:
     return Look(visit.snapshot(), monotonic() - started, visit.received, visit.swept)
 
 
-def prepare() -> None:
-    """Import what a look at a broker needs, which else is part of its deadline."""
+def prepare(url: str = "") -> None:
+    """Import what a look at a broker needs, which is no part of its deadline."""
     for name in ("beat", "connect", "fleet", "queues"):
         import_module(f"{__package__}.{name}")
+    if url:
+        from kombu.connection import Connection
+
+        with suppress(Exception):  # the look says what is wrong with it
+            Connection(url).get_transport_cls()
 
 
 class _Visit:
@@ -194,7 +200,8 @@ class _Visit:
             self.target, connection, self.deadline, workers, ask, self._count, self._further_sockets
         )
         if self._queues_asks:
-            self._keep(Queues, self._guarded(partial(_queues, context, self._queues_asks)))
+            queues = partial(_queues, context, self._queues_asks)
+            self._keep(Queues, link if isinstance(link, Unseen) else self._guarded(queues))
         self._see_beats(context)
 
     def _see_beats(self, context: Context) -> None:
@@ -214,7 +221,11 @@ class _Visit:
             thread.join()
 
     def _see_beat(self, context: Context, one: AskBeat) -> None:
-        beat = self._guarded(partial(_beat, context, one.source, one.url))
+        beat: Beat | Unseen
+        if isinstance(context.connection, Unseen) and self._needs_broker(one.source, one.url):
+            beat = context.connection
+        else:
+            beat = self._guarded(partial(_beat, context, one.source, one.url))
         if isinstance(beat, Unseen):
             beat = Beat(beat)
         if self._cut and isinstance(beat.last_seen, Unseen):

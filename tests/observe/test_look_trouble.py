@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -254,3 +256,32 @@ def threads() -> Callable[[], set[str]]:
     return lambda: {
         thread.name for thread in threading.enumerate() if thread.name.startswith("celery-health")
     }
+
+
+@pytest.mark.parametrize("scheme", ["redis", "amqp"])
+def test_one_cause_is_told_in_one_way_of_all_that_the_broker_was_asked(scheme: str) -> None:
+    with server(hang) as port:
+        url = url_of(scheme, port)
+        asks = (AskWorkers(), AskQueues(("billing",)), AskBeat("ping"))
+        seen = look(Target("live", url), asks, deadline=0.4).snapshot
+    beat = seen.beat("ping")
+    assert isinstance(beat, Beat)
+    facts = (seen.workers, seen.queues(["billing"]), beat.last_seen)
+    reasons = {each.why for each in facts if isinstance(each, Unseen)}
+    assert len(reasons) == 1
+    assert "no answer (0.4 s), though the connection was accepted, from" in reasons.pop()
+
+
+def test_what_has_to_be_imported_is_no_part_of_the_deadline() -> None:
+    """A process that has just started, in which nothing else has imported the drivers."""
+    with server(hang) as port:
+        code = (
+            "from pytest_celery_health.facts import AskWorkers\n"
+            "from pytest_celery_health.observe.look import look\n"
+            "from pytest_celery_health.observe.target import Target\n"
+            f"target = Target('live', 'redis://127.0.0.1:{port}/0')\n"
+            "print(look(target, [AskWorkers()], deadline=0.1).snapshot.workers)"
+        )
+        argv = [sys.executable, "-c", code]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
+    assert "no answer (0.1 s), though the connection was accepted, from" in done.stdout
