@@ -12,7 +12,7 @@ from pytest_celery_health.project.info import AppInfo, AppSpec
 
 Write = Callable[..., AppSpec]
 
-TIMES = "seconds, a timedelta, crontab or solar"
+TIMES = "seconds above 0, a timedelta, crontab or solar"
 HEAD = 'from celery import Celery\napp = Celery("shop", set_as_current=False)\nconf = app.conf\n'
 
 
@@ -105,6 +105,9 @@ MALFORMED = {
     '{"task": "t", "schedule": "every minute"}': ("has 'every minute' as its schedule", TIMES),
     '{"task": "t", "schedule": crontab}': ("has the class crontab as its schedule", TIMES),
     '{"task": "t", "schedule": float("inf")}': ("has inf as its schedule", TIMES),
+    '{"task": "t", "schedule": 0}': ("has 0 as its schedule", TIMES),
+    '{"task": "t", "schedule": timedelta(seconds=-5)}': ("has a timedelta as its schedule", TIMES),
+    '{"task": "t", "schedule": schedule(0)}': ("has a schedule as its schedule", TIMES),
     '{"task": "t", "schedule": {"minutes": 1}}': ("has a dict as its schedule", TIMES),
     '{"task": "t", "schedule": 1, "kwargs": [1]}': ("has a list as its kwargs", "a mapping"),
     '{"task": "t", "schedule": 1, "args": 1}': ("has 1 as its args", "a list or a tuple"),
@@ -123,7 +126,8 @@ def test_entries_that_beat_cannot_use(project: Write) -> None:
     info = _describe(
         project,
         f"""
-        from celery.schedules import crontab
+        from datetime import timedelta
+        from celery.schedules import crontab, schedule
         @app.task(name="t")
         def t(): ...
         conf.beat_schedule = {{{entries}, "good": {{"task": "t", "schedule": 60}}}}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from celery import Celery
+from celery import Celery, schedules
 from celery.beat import ScheduleEntry
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 
-#: Characters of a value that is shown.
-_LONGEST = 40
+from pytest_celery_health.project.child.message import flaw, shown
+
 #: What Celery's own beat takes in an entry, `name` and `app` being its own.
 KEYS = tuple(key for key in inspect.signature(ScheduleEntry).parameters if key not in ("name", "app"))
 _REFUSED = re.compile(r"unexpected keyword argument '([^']*)'")
@@ -24,7 +24,7 @@ def read_schedule(app: Celery) -> tuple[list[dict[str, Any]], str]:
     """The fields of each `Entry`, and why there are none if they are kept elsewhere."""
     entries = app.conf.beat_schedule or {}
     if not isinstance(entries, Mapping):
-        return [], f"beat_schedule is {_shown(entries)}; wanted a mapping"
+        return [], f"beat_schedule is {shown(entries)}; wanted a mapping"
     schedule = [_entry(app, str(key), value) for key, value in entries.items()]
     return schedule, "" if schedule else _elsewhere(app.conf.beat_scheduler)
 
@@ -33,32 +33,38 @@ def _entry(app: Celery, name: str, entry: Any) -> dict[str, Any]:
     try:
         said = vars(entry) if isinstance(entry, ScheduleEntry) else dict(entry)
     except (TypeError, ValueError):
-        return _malformed(name, f"is {_shown(entry)}", "a mapping")
+        return _malformed(name, f"is {shown(entry)}", "a mapping")
     task_name = said.get("task") or ""
     if not isinstance(task_name, str):
-        return _malformed(name, f"has {_shown(task_name)} as its task", "its name")
+        return _malformed(name, f"has {shown(task_name)} as its task", "its name")
     for key, (fits, wanted) in _FORMS.items():
         value = said.get(key)
         if not fits(value):
-            shown = f"{_shown(value)} as its" if value is not None else "no"
-            return _malformed(name, f"has {shown} {key}", wanted, task_name)
+            what = f"{shown(value)} as its" if value is not None else "no"
+            return _malformed(name, f"has {what} {key}", wanted, task_name)
     refused = "" if isinstance(entry, ScheduleEntry) else _refused(app, name, said)
     if refused:
         what = f"has the key {refused}, which {_name_of(app.conf.beat_scheduler)} does not take"
         return _malformed(name, what, "task, schedule, args, kwargs, options or relative", task_name)
     args, kwargs = tuple(said.get("args") or ()), dict(said.get("kwargs") or {})
     task = app.tasks.get(task_name)
-    queue, problem = _route(app, task_name, task, args, kwargs, dict(said.get("options") or {}))
+    options = dict(said.get("options") or {})
+    queue, problem = _route(app, task_name, task, args, kwargs, options)
+    malformed = wanted = ""
     if not task_name:
         problem = "it names no task"
     elif task is not None:
         problem = _misfit(task, args, kwargs) or problem
+        if not problem:
+            malformed, wanted = flaw(app, task, args, kwargs, options)
     return {
         "name": name,
         "task": str(task_name),
         "registered": task is not None,
         "queue": queue,
         "problem": problem,
+        "malformed": malformed,
+        "wanted": wanted,
     }
 
 
@@ -68,29 +74,26 @@ def _malformed(name: str, what: str, wanted: str, task: str = "") -> dict[str, A
 
 
 def _is_schedule(value: Any) -> bool:
-    """Whether beat can ask it when it is due, or makes such a thing of it."""
+    """Whether beat can ask it when it is due, or makes such a thing of it.
+
+    An entry whose interval is not above 0 is always due: beat sends it without pause.
+    """
     if isinstance(value, (int, float)):
-        return math.isfinite(value)
+        return math.isfinite(value) and value > 0
     if isinstance(value, timedelta):
-        return True
+        return value > timedelta(0)
+    if getattr(type(value), "is_due", None) is schedules.schedule.is_due:
+        return _is_schedule(value.run_every)
     return not isinstance(value, type) and callable(getattr(value, "is_due", None))
 
 
 #: What beat can use of an entry, and what is wanted where it cannot.
 _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "schedule": (_is_schedule, "seconds, a timedelta, crontab or solar"),
+    "schedule": (_is_schedule, "seconds above 0, a timedelta, crontab or solar"),
     "args": (lambda value: not value or isinstance(value, Iterable), "a list or a tuple"),
     "kwargs": (lambda value: not value or isinstance(value, Mapping), "a mapping"),
     "options": (lambda value: not value or isinstance(value, Mapping), "a mapping"),
 }
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, (str, int, float, type(None))):
-        return repr(value) if len(repr(value)) <= _LONGEST else f"{repr(value)[:_LONGEST]}..."
-    if isinstance(value, type):
-        return f"the class {value.__name__}"
-    return f"a {type(value).__name__}"
 
 
 def _route(
@@ -154,8 +157,8 @@ def _refused(app: Celery, name: str, said: Mapping[Any, Any]) -> str:
     if hasattr(kind, "from_entry"):
         # django-celery-beat's, whose table has a column for each key. It makes an entry by writing it there.
         columns = {field.name for field in scheduler.Model._meta.get_fields()}
-        return next((_shown(key) for key in further if key not in columns), "")
-    odd = next((_shown(key) for key in further if not isinstance(key, str)), "")
+        return next((shown(key) for key in further if key not in columns), "")
+    odd = next((shown(key) for key in further if not isinstance(key, str)), "")
     if odd:
         return odd
     try:
