@@ -299,8 +299,11 @@ class ProbeTells(Check):
         usual = answers.get("", Answer(""))
         right = 0
         unseen: dict[str, list[str]] = {}
+        untried = [f"{world}: {answer.impossible}" for world, answer in answers.items() if answer.impossible]
         for world, healthy in wanted.items():
             answer = answers.get(world) or Answer(world, unseen="it was not called there")
+            if answer.impossible:
+                continue
             if answer.unseen:
                 unseen.setdefault(answer.unseen, []).append(world or "a healthy world")
                 continue
@@ -313,12 +316,27 @@ class ProbeTells(Check):
         figures: dict[str, float | str] = {}
         for world, answer in answers.items():
             figures |= {f"{world or 'healthy'}.{key}": value for key, value in _figures(answer).items()}
-        told = f"in {right} of {plural(len(wanted), 'world')}"
-        yield Finding(True, name, f"says what is {told}", figures=figures)
+        told = f"in {right} of {plural(len(wanted) - len(untried), 'world')}"
+        hint = f"not tried: {'; '.join(untried)}" if untried else ""
+        yield Finding(True, name, f"says what is {told}", hint=hint, figures=figures)
 
     def _answers(self, probed: Probed) -> dict[str, Answer]:
-        """By world, each with the verdict of who asks."""
-        return {answer.world: self._read(answer) for answer in probed.seen}
+        """By world, each with the verdict of who asks. What must be tried and is impossible is unseen."""
+        spared = self._spared(probed)
+        found = {answer.world: self._read(answer) for answer in probed.seen}
+        for world, answer in found.items():
+            if answer.impossible and world not in spared:
+                found[world] = replace(answer, unseen=answer.impossible, impossible="")
+        return found
+
+    def _spared(self, probed: Probed) -> set[str]:
+        """The worlds that only the set has brought in, if any of it was tried."""
+        ready = SETS.get(self.worlds, Worlds())
+        of_set = {*ready.unhealthy, *ready.healthy, *ready.tried}
+        tried = (answer.world for answer in probed.seen if not (answer.unseen or answer.impossible))
+        if of_set.isdisjoint(tried):
+            return set()
+        return of_set.difference(self.unhealthy_when, self.stays_healthy_when)
 
     def _read(self, answer: Answer) -> Answer:
         counts = self.reads_json and answer.json and answer.verdict == "healthy"
@@ -434,16 +452,16 @@ class ProbeTells(Check):
         for world, healthy in {"": True, **self._wanted()}.items():
             answer = answers.get(world)
             if answer is not None:
-                findings = () if answer.unseen else self._of(answer, healthy, usual)
+                findings = () if answer.unseen or answer.impossible else self._of(answer, healthy, usual)
                 wrong = any(finding.ok is False for finding in findings)
                 wanted, verdict = self._cells(answer, healthy, usual)
-                took = "" if answer.unseen else _took(answer.took)
-                note = answer.unseen or _short(answer.said) or answer.where
+                took = "" if answer.unseen or answer.impossible else _took(answer.took)
+                note = answer.unseen or answer.impossible or _short(answer.said) or answer.where
                 yield world or "(healthy)", wanted, f"{verdict} !" if wrong else verdict, took, note
 
     def _cells(self, answer: Answer, healthy: bool | None, usual: Answer) -> tuple[str, str]:
-        if answer.unseen:
-            return _WANTED[healthy], "?"
+        if answer.unseen or answer.impossible:
+            return _WANTED[healthy], "?" if answer.unseen else "n/a"
         if answer.kind in ("data", "gauge") and answer.world in _COUNTED:
             return f"{answer.depth if answer.world == 'queue_filled' else 0:,}", _shown(answer) or "no number"
         if answer.kind == "gauge":
@@ -479,7 +497,7 @@ def _refuse_unknown(key: str, world: str) -> None:
 
 def _figures(answer: Answer) -> dict[str, float | str]:
     """What is told of a world in numbers; seconds, to the millisecond."""
-    if answer.unseen:
+    if answer.unseen or answer.impossible:
         return {"verdict": answer.verdict}
     cpu = {} if answer.cpu is None else {"cpu": round(answer.cpu, 3)}
     return {"verdict": answer.verdict, "took": round(answer.took, 3), **cpu}

@@ -26,6 +26,8 @@ _serial = itertools.count()
 real_ctime = _time.ctime
 real_asctime = _time.asctime
 real_uuid1 = _uuid.uuid1
+real_clock_gettime = _time.clock_gettime
+real_clock_gettime_ns = _time.clock_gettime_ns
 
 #: Given the frame that asks: the moment it shall see, naive and in UTC, and whether it is freezegun's own;
 #: None for real time.
@@ -59,6 +61,16 @@ def time() -> float:
 def time_ns() -> int:
     asked = _asked()
     return api.real_time_ns() if asked is None else _nanoseconds(asked[0])
+
+
+def clock_gettime(clock: int, /) -> float:
+    asked = _asked() if clock == _time.CLOCK_REALTIME else None
+    return real_clock_gettime(clock) if asked is None else (asked[0] - _EPOCH) / _SECOND
+
+
+def clock_gettime_ns(clock: int, /) -> int:
+    asked = _asked() if clock == _time.CLOCK_REALTIME else None
+    return real_clock_gettime_ns(clock) if asked is None else _nanoseconds(asked[0])
 
 
 def _struct(seconds: float | None, asked: tuple[api.real_datetime, bool] | None) -> _time.struct_time:
@@ -194,6 +206,8 @@ def reduce_date(value: api.real_date) -> tuple[Any, ...]:
 STANDS_FOR: tuple[tuple[Any, Any, Any], ...] = (
     (time, api.real_time, api.fake_time),
     (time_ns, api.real_time_ns, api.fake_time_ns),
+    (clock_gettime, real_clock_gettime, None),
+    (clock_gettime_ns, real_clock_gettime_ns, None),
     (localtime, api.real_localtime, api.fake_localtime),
     (gmtime, api.real_gmtime, api.fake_gmtime),
     (strftime, api.real_strftime, api.fake_strftime),

@@ -66,7 +66,7 @@ class Answer:
     figures: numbers that it gave of the queue; of a gauge, what it shows then, None for not a number.
     left: what it left behind: "the queue default". shows: where the broker's password is to be read.
     queue: the one that was filled. depth: with so many messages.
-    unseen: why this world did not come about.
+    unseen: why this world did not come about; impossible: why this broker cannot be brought there.
     """
 
     world: str
@@ -84,6 +84,7 @@ class Answer:
     unseen: str = ""
     status: int = 0
     json: str = ""
+    impossible: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from pytest_celery_health.sandbox.faults.base import (
     PREFORK,
     WHOLE_WORKER,
     WORKERS,
+    ImpossibleError,
 )
 from pytest_celery_health.sandbox.members import Members
 from pytest_celery_health.sandbox.proxy import Proxy, ProxyError
@@ -346,15 +347,15 @@ class World:
         if set(needs) <= {HOST}:
             return
         if not self.sandbox.launch.argv:
-            raise FaultError(
+            raise ImpossibleError(
                 f"{who}: {self.sandbox.broker} is no server that could fail, nor can a worker or beat"
                 " reach it; name another broker in [tool.celery-health.sandbox]"
             )
         if BACKEND in needs and not self._has_backend:
             broker = who.replace(BACKEND, BROKER)
-            raise FaultError(f"{who}: results go through the broker here (rpc://), so hold {broker}")
+            raise ImpossibleError(f"{who}: results go through the broker here (rpc://), so hold {broker}")
         if PASSWORD in needs and not self.password:
-            raise FaultError(f"{who}: {self.sandbox.broker} asks for no password")
+            raise ImpossibleError(f"{who}: {self.sandbox.broker} asks for no password")
         if {WORKERS, BEAT} & set(needs):
             if self.app is None:
                 raise FaultError(

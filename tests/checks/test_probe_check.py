@@ -166,6 +166,41 @@ def test_a_world_that_did_not_come_about() -> None:
     assert verdict(REFUSES, WELL).message() == "cannot tell: check: broker_refuses: it was not called there"
 
 
+LIVE = ProbeTells(call="shop.health:alive", worlds="liveness")
+NO_PASSWORD = Answer("broker_wrong_password", impossible="fakeredis asks for no password")
+ELSEWHERE = [
+    replace(WELL, world=world) for world in SETS["liveness"].healthy if world != "broker_wrong_password"
+]
+
+
+def test_a_world_of_a_set_that_this_broker_has_not_is_left_out_and_told() -> None:
+    found = verdict(LIVE, WELL, *ELSEWHERE, NO_PASSWORD)
+    assert found.healthy
+    assert found.message() == (
+        "alive says what is in 5 of 5 worlds"
+        " (not tried: broker_wrong_password: fakeredis asks for no password)"
+    )
+    row = ("broker_wrong_password", "healthy", "n/a", "", "fakeredis asks for no password")
+    assert row in found.table
+
+
+def test_a_world_that_this_broker_has_not_is_unknown_where_it_was_named() -> None:
+    named = replace(LIVE, stays_healthy_when=("broker_wrong_password",))
+    message = "cannot tell: alive: broker_wrong_password: fakeredis asks for no password"
+    assert verdict(named, WELL, *ELSEWHERE, NO_PASSWORD).message() == message
+    alone = replace(LIVE, worlds="", stays_healthy_when=("broker_wrong_password",))
+    assert verdict(alone, WELL, NO_PASSWORD).message() == message
+
+
+def test_a_set_of_which_nothing_was_tried_is_unknown() -> None:
+    no_server = [Answer(world, impossible="memory is no server") for world in SETS["liveness"].healthy]
+    assert verdict(LIVE, WELL, *no_server).unknown
+    untried = [Answer(each.world, unseen="the worker did not start") for each in ELSEWHERE]
+    assert "broker_wrong_password: fakeredis asks" in " ".join(
+        finding.line() for finding in verdict(LIVE, WELL, *untried, NO_PASSWORD).blind
+    )
+
+
 def test_what_keeps_it_from_being_called_is_told_once() -> None:
     check = replace(REFUSES, unhealthy_when=("broker_refuses", "no_workers", "other_queue"))
     why = "shop.health:nosuch failed to load: shop.health has no 'nosuch'"

@@ -39,6 +39,8 @@ ASK: dict[str, tuple[Callable[[], object], object]] = {
     "time.time": (lambda: time.time(), EPOCH),
     "a bound time": (lambda: bound(), EPOCH),
     "time_ns": (lambda: time_ns(), int(EPOCH) * 10**9),
+    "clock_gettime": (lambda: time.clock_gettime(time.CLOCK_REALTIME), EPOCH),
+    "clock_gettime_ns": (lambda: time.clock_gettime_ns(time.CLOCK_REALTIME), int(EPOCH) * 10**9),
     "gmtime": (lambda: gmtime()[:6], (2026, 1, 15, 12, 0, 0)),
     "localtime": (lambda: localtime()[:6], (2026, 1, 15, 13, 0, 0)),
     "strftime": (lambda: strftime("%H:%M %Z"), "13:00 CET"),

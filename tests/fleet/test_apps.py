@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from celery import Celery
+from celery.worker.control import registered
 
 from pytest_celery_health import RunningTask
 from tests.fleet.conftest import StartFleet
@@ -27,6 +29,26 @@ def test_an_app_that_speaks_no_json(app: Celery, start_fleet: StartFleet, broker
         message.ack()
     assert message.content_type == "application/x-python-serialize"
     assert message.payload[0] == (1, (2, 3))
+
+
+def test_a_worker_has_the_apps_tasks_registered_as_a_real_one_has(
+    app: Celery, start_fleet: StartFleet
+) -> None:
+    @app.task(name="shop.report", rate_limit="10/m", shared=False)
+    def report() -> None: ...
+
+    fleet = start_fleet()
+    fleet.workers(2)
+    fleet.worker("busy@sim", active=[RunningTask("shop.report"), RunningTask("shop.late")])
+    fleet.worker("new@sim", registered=["shop.new"])
+    told = app.control.inspect(limit=4, timeout=10).registered()
+    assert told["w1@sim"] == ["shop.pay", "shop.report [rate_limit=10/m]"]
+    assert told["w1@sim"] == told["w2@sim"] == registered(SimpleNamespace(app=app))
+    assert told["busy@sim"] == ["shop.late", *told["w1@sim"]]
+    assert told["new@sim"] == ["shop.new"]
+    app.control.rate_limit("shop.report", "5/m", destination=["w1@sim"], reply=True, timeout=10, limit=1)
+    [now] = app.control.inspect(["w1@sim"], limit=1, timeout=10).registered().values()
+    assert now == ["shop.pay", "shop.report [rate_limit=5/m]"]
 
 
 def test_control_by_another_exchange(app: Celery, start_fleet: StartFleet) -> None:

@@ -144,6 +144,24 @@ def test_a_broker_that_is_no_server(shop: Project) -> None:
     result.stdout.fnmatch_lines(["ERROR *lies* - cannot tell: *memory* is no server*"])
 
 
+@pytest.mark.slow
+def test_a_ready_made_set_on_a_broker_that_asks_for_no_password(shop: Project) -> None:
+    """No row of a set is unknown for a world that its broker cannot be brought to, unless it is named."""
+    fakeredis = '[tool.celery-health.sandbox]\nbroker = "fakeredis"\nworkers = 1\n'
+    row = '[tool.celery-health.check.{}]\nuse = "probe"\ncommand = ["true"]\n{}\n'
+    named = 'stays_healthy_when = ["broker_wrong_password"]'
+    shop.contract(fakeredis, row.format("alive", 'worlds = "liveness"'), row.format("named", named))
+    result = shop.run("-v")
+    why = "fakeredis * asks for no password"
+    result.stdout.fnmatch_lines(
+        [
+            f"broker_wrong_password  healthy  n/a*{why}",
+            "2 checks: 1 healthy, 1 unknown*",
+            f"ERROR pyproject.toml::named[[]sandbox[]] - cannot tell: true: broker_wrong_password: {why}",
+        ]
+    )
+
+
 FIXTURE = """
 import pytest
 import shop

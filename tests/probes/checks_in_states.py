@@ -50,6 +50,15 @@ def connection():
     return app.connection_for_read(connect_timeout=1, transport_options=options)
 
 
+# Workers.
+
+
+def tasks_are_registered():
+    with connection() as own:
+        told = app.control.inspect(timeout=0.5, limit=1, connection=own).registered() or {}
+    return any("shop.heartbeat" in tasks for tasks in told.values())
+
+
 # Queues.
 
 

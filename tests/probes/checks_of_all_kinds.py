@@ -3,6 +3,7 @@
 # ruff: noqa: BLE001, T201
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -53,6 +54,14 @@ def returns_mapping():
         return {"status": "ok", "workers": len(asked("ping"))}
     except Exception as error:
         return {"status": "error", "error": str(error)}
+
+
+def returns_json():
+    return json.dumps(returns_mapping())
+
+
+def returns_json_that_lies():
+    return json.dumps({"healthy": True}).encode()
 
 
 def returns_nothing_or_raises():

@@ -31,6 +31,7 @@ BAD_COMMAND = calls("", call="", command=(*COMMAND, "--password", "--hang"), ans
 RIGHT = {
     "bool": calls("returns_bool"),
     "mapping": calls("returns_mapping"),
+    "json": calls("returns_json"),
     "raising": calls("returns_nothing_or_raises"),
     "two": calls("returns_two"),
     "response": calls("returns_a_response"),
@@ -59,6 +60,10 @@ LEFT = "in a healthy world; wanted nothing left behind"
 SHOWS = "shows the broker's password in its"
 WRONG = {
     "lies": (calls("always_green"), f"always_green says healthy {REFUSES}; wanted unhealthy"),
+    "json-lies": (
+        calls("returns_json_that_lies"),
+        f"returns_json_that_lies says healthy {REFUSES}; wanted unhealthy",
+    ),
     "red": (calls("always_red"), "always_red says unhealthy in a healthy world; wanted healthy"),
     "once": (
         calls("green_once"),

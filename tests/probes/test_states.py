@@ -33,6 +33,7 @@ def asks_host(name: str, *worlds: str, green: bool = False, **fields: Any) -> Pr
 
 
 RIGHT = {
+    "tasks": calls("tasks_are_registered", "", stays_healthy_when=("queue_drained", "task_runs")),
     "lengths": calls("lengths", "queue_check"),
     "depth": calls("below_a_thousand", "queue_check"),
     "one queue": calls("lengths", "queue_check", queue="mail", depth=7),

@@ -14,6 +14,7 @@ from kombu.serialization import prepare_accept_content
 from pytest_celery_health.project.child.schedule import queue_name, read_schedule
 
 _REDBEAT = ("redbeat_redis_url", "redbeat_key_prefix", "redbeat_lock_key", "redbeat_lock_timeout")
+_TOLD = ("exchange", "routing_key", "rate_limit", "time_limit", "soft_time_limit")
 _UNSAYABLE = object()
 _JSON = "application/json"
 
@@ -49,6 +50,15 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
 def own_tasks(app: Celery) -> list[Any]:
     """The tasks that the app defines, Celery's own excluded, by name."""
     return [task for _, task in sorted(app.tasks.items()) if not type(task).__module__.startswith("celery.")]
+
+
+def registered(app: Celery) -> dict[str, dict[str, str]]:
+    """The imported tasks, without Celery's, and what a worker tells of each when asked for `registered`."""
+    return {
+        name: {key: str(value) for key in _TOLD if (value := getattr(task, key, None)) is not None}
+        for name, task in app.tasks.items()
+        if not name.startswith("celery.")
+    }
 
 
 def _unanswering(app: Celery) -> str:

@@ -20,7 +20,7 @@ from celery import Celery
 from pytest_celery_health.masking import mask, secrets_in
 from pytest_celery_health.project import values
 from pytest_celery_health.project.child import web
-from pytest_celery_health.project.child.describe import describe
+from pytest_celery_health.project.child.describe import describe, registered
 from pytest_celery_health.project.child.load import attribute, load, private_cache, set_up_django
 from pytest_celery_health.project.child.sessions import awaited, call, import_clients, serve
 from pytest_celery_health.project.child.verdicts import body_of, figures, meaning
@@ -53,7 +53,7 @@ def probe(job: dict[str, Any]) -> None:
         own = {path.partition(":")[0].partition(".")[0] for path in (job["app"], job["loads"]) if path}
         return lambda: _Session(app, loaded[key], job["path"], probe, own)
 
-    serve(job, {key: described[key] for key in _TOLD}, prepare)
+    serve(job, {**{key: described[key] for key in _TOLD}, "registered": registered(app)}, prepare)
 
 
 _TOLD = ("default_queue", "queues", "control_exchange", "event_exchange", "broker_transport_options")

@@ -87,8 +87,12 @@ def meaning(found: Any) -> Meaning:
         return Meaning("healthy", "nothing", "")
     if isinstance(found, Enum):
         found = found.value
-    if isinstance(found, str):
-        return Meaning(_word(found), "verdict", found)
+    if isinstance(found, (str, bytes)):
+        held = _json(found)
+        if isinstance(held, Mapping):
+            return _of_mapping(held)
+        text = _text(found)
+        return Meaning(_word(text), "verdict", text)
     if isinstance(found, (list, tuple, set, frozenset)):
         wrong = _wrong(found)
         said = f"found {len(found)}: {wrong}" if wrong else f"found {len(found)}" if found else NOTHING
@@ -235,16 +239,19 @@ def _of_response(found: Any) -> Meaning:
 
 
 def body_of(found: Any) -> Any:
-    """What an answer holds, for who looks for figures or secrets: a response's body, as JSON if it is."""
-    if not (hasattr(found, "status_code") or _is_flask(found)):
-        return found
-    body = found[0] if isinstance(found, tuple) else _body(found)
-    if isinstance(body, (str, bytes)):
-        try:
-            return json.loads(body)
-        except ValueError:
-            return body if isinstance(body, str) else body.decode(errors="replace")
-    return body
+    """What an answer holds, for who looks for figures or secrets: text, or a response's body, as JSON if it
+    is."""
+    if hasattr(found, "status_code") or _is_flask(found):
+        found = found[0] if isinstance(found, tuple) else _body(found)
+    return _json(found) if isinstance(found, (str, bytes)) else found
+
+
+def _json(text: str | bytes) -> Any:
+    """What JSON says; other text as it is."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text if isinstance(text, str) else text.decode(errors="replace")
 
 
 def _body(found: Any) -> Any:

@@ -26,6 +26,10 @@ class FaultError(Exception):
     """A fault is not possible here, or not now. The message starts with the fault's name."""
 
 
+class ImpossibleError(FaultError):
+    """This broker cannot be brought there, whatever is done."""
+
+
 @dataclass(frozen=True)
 class Fault:
     """One fault: its `name` is the contract's word and the method of the fixture `celery_faults`.

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.brokers import Launch, converse
-from pytest_celery_health.sandbox.faults.base import BROKER, Fault, FaultError
+from pytest_celery_health.sandbox.faults.base import BROKER, Fault, ImpossibleError
 
 if TYPE_CHECKING:
     from pytest_celery_health.sandbox.world import World
@@ -67,7 +67,7 @@ def _of_redis(world: World, launch: Launch) -> tuple[Callable[[bool], None], Cal
 
         world.wait(answers, "the broker does not answer")
         if heard[-1].count(b"+OK") < 2:
-            raise FaultError(f"broker_blocks: {world.sandbox.broker} knows no limit of its memory")
+            raise ImpossibleError(f"broker_blocks: {world.sandbox.broker} knows no limit of its memory")
 
     return set_limit, lambda: b"-OOM" in say(f"SETEX {_NOBODYS} 1 x")
 

@@ -40,7 +40,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "broker_fails_over",
         "The broker's URL is a failover list: the first refuses, the second is another broker, with as many"
-        " workers as the first has.",
+        " workers as the first has by then.",
         _fails_over,
         (BROKER,),
         (BROKER,),

@@ -13,6 +13,7 @@ from celery import Celery
 from celery.events import EventDispatcher
 
 from pytest_celery_health.masking import mask
+from pytest_celery_health.project.child.describe import registered
 from pytest_celery_health.sandbox.fleet.event_fields import SOME_TASK, completed
 from pytest_celery_health.sandbox.fleet.simulated import Fleet
 from pytest_celery_health.sandbox.fleet.worker import SimulatedWorker, State
@@ -66,6 +67,7 @@ class CeleryFleet:
                     options=conf.broker_transport_options,
                     serializer=conf.task_serializer,
                     accept=conf.accept_content,
+                    tasks=self._tasks,
                 )
             )
             stack.callback(self._close)
@@ -227,6 +229,10 @@ class CeleryFleet:
         finally:
             for dispatcher in self._dispatchers.values():
                 dispatcher.connection.release()
+
+    def _tasks(self) -> dict[str, dict[str, str]]:
+        self.app.finalize()  # as a worker does
+        return registered(self.app)
 
     def _some_task(self) -> str:
         own = (name for name in sorted(self.app.tasks) if not name.startswith("celery."))

@@ -46,6 +46,7 @@ class Fleet:
     control_exchange, event_exchange: as the app configures them.
     options: `broker_transport_options` of the app.
     serializer, accept: `task_serializer` and `accept_content` of the app, in which it asks and is answered.
+    tasks: gives those of the app, and what workers tell of each; asked when workers are added.
 
     Nothing is connected before the first worker; `close`, or the end of a `with`, takes everything away
     but the exchanges that any worker leaves on RabbitMQ. When the broker goes away, the workers come back
@@ -61,10 +62,12 @@ class Fleet:
         options: Mapping[str, Any] | None = None,
         serializer: str = "json",
         accept: Iterable[str] = ("json",),
+        tasks: Callable[[], Mapping[str, Mapping[str, str]]] = dict,
     ) -> None:
         self._url = connection_url
         self._options = dict(options or {})
         self._accept = tuple(accept)
+        self._tasks = tasks
         self.serializer = serializer
         self._control_exchange = control_exchange
         self._event_exchange = event_exchange
@@ -151,8 +154,9 @@ class Fleet:
         if self._closed:
             raise RuntimeError("this fleet is closed")
         made = []
+        tasks = self._tasks()
         for name, state in states.items():
-            made.append(SimulatedWorker(self, name, self._next, state))
+            made.append(SimulatedWorker(self, name, self._next, state, tasks))
             self._next += 1
         if self._thread is None:
             self._start()

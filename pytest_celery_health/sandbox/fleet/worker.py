@@ -58,7 +58,7 @@ class State(TypedDict, total=False):
         datetime with a time zone, ISO 8601, or seconds since 1970.
     queues: what it consumes; a mapping is given as it is.
     revoked: ids of tasks that it was told to revoke.
-    registered: its tasks; by default those that it holds or accepted.
+    registered: its tasks; by default those of the app, and those that it holds or accepted.
     accepted: how many tasks it accepted since its start, by name.
     uptime: at the time it is given; it grows from there.
     pool: Celery's name of the pool, or "module:Class".
@@ -120,10 +120,14 @@ _DEFAULTS: State = {
 class SimulatedWorker:
     """One simulated worker. Made by `Fleet.worker`; `change` and `stop` work at any time."""
 
-    def __init__(self, fleet: Fleet, name: str, address: int, state: State) -> None:
+    def __init__(
+        self, fleet: Fleet, name: str, address: int, state: State, of_app: Mapping[str, Mapping[str, str]]
+    ) -> None:
         self.name = name
         self.address = address
         self._fleet = fleet
+        #: The app's tasks, and what is told of each.
+        self._of_app = of_app
         self._state: State = dict(_DEFAULTS)  # type: ignore[assignment]
         self._pid = 10_000 + address
         self._said: dict[str, tuple[int, Any]] = {}
@@ -288,12 +292,16 @@ class SimulatedWorker:
         return list(self._state["revoked"])
 
     def _registered(self, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> Any:
-        shown = taskinfoitems or ("rate_limit",)
+        shown = taskinfoitems or ("exchange", "routing_key", "rate_limit")
         own = _builtin_tasks() if builtins else ()
         return [self._described_task(name, shown) for name in sorted({*self._tasks(), *own})]
 
     def _described_task(self, name: str, items: Iterable[str]) -> str:
-        limits = self._limits.get(name, {})
+        limits: Mapping[str, Any] = self._of_app.get(name, {})
+        if name in self._limits:
+            limits = {**limits, **self._limits[name]}
+        if not limits:
+            return name
         told = " ".join(f"{item}={limits[item]}" for item in items if limits.get(item) is not None)
         return f"{name} [{told}]" if told else name
 
@@ -305,7 +313,7 @@ class SimulatedWorker:
                 *self._holds["reserved"],
                 *(entry["request"] for entry in self._holds["scheduled"]),
             ]
-            names = list({str(task["name"]) for task in held} | set(self._state["accepted"]))
+            names = [*{*self._of_app, *(str(task["name"]) for task in held), *self._state["accepted"]}]
         return list(names)
 
     def _active_queues(self, **_: Any) -> Any:

@@ -22,7 +22,7 @@ from pytest_celery_health.project.sessions import Sessions
 from pytest_celery_health.sandbox import SandboxError
 from pytest_celery_health.sandbox.client import KeeperGoneError
 from pytest_celery_health.sandbox.faults import FaultError
-from pytest_celery_health.sandbox.faults.base import BACKEND, BEAT, BROKER, HOST, WORKERS
+from pytest_celery_health.sandbox.faults.base import BACKEND, BEAT, BROKER, HOST, WORKERS, ImpossibleError
 from pytest_celery_health.sandbox.probes.states import HEARTBEATS, Scene, fault, is_deserted, phase, state
 from pytest_celery_health.sandbox.probes.traces import Trace, new_since, traces_of
 from pytest_celery_health.sandbox.proxy import ProxyError
@@ -160,9 +160,10 @@ class Prober:
                     if (name, setting) == last:
                         self._told.set()
                         self._whole.wait()  # or nobody needs what takes so long to be put back
+            except ImpossibleError as error:
+                self._keep(asks, [Answer(name, impossible=_why(name, error))] * len(asks))
             except _TROUBLE as error:
-                why = mask(str(error)).partition("\n")[0]
-                self._keep(asks, [Answer(name, unseen=why)] * len(asks))
+                self._keep(asks, [Answer(name, unseen=_why(name, error))] * len(asks))
 
     def _keep(self, asks: list[AskProbe], answers: list[Answer]) -> None:
         for ask, answer in zip(asks, answers, strict=True):
@@ -180,7 +181,7 @@ class Prober:
                 if still is None or still():
                     yield self._with_left(name, asks, answers, before)
                     return
-        raise SandboxError(f"{name} did not last until the probes were called")
+        raise SandboxError(f"{name}: it did not last until the probes were called")
 
     @contextmanager
     def _made(self, name: str, setting: Setting) -> Iterator[Callable[[], bool] | None]:
@@ -257,7 +258,7 @@ class Prober:
                     return self._again(answer, seen, caller, ask)
                 return self._with_leaks(answer, seen, caller, ask)
         except _TROUBLE as error:
-            return Answer(name, unseen=mask(str(error)).partition("\n")[0])
+            return Answer(name, unseen=_why(name, error))
 
     def _again(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
         """Call it again in the same process: it is to say the same, what grows with each call is never given
@@ -358,6 +359,11 @@ def _settled(caller: Caller, before: Mapping[str, int]) -> Mapping[str, int]:
     while _growing([before, now := caller.left()]) and monotonic() < over:
         time.sleep(_TICK)
     return now
+
+
+def _why(name: str, error: BaseException) -> str:
+    """What is said of a world; its name is told beside it."""
+    return mask(str(error)).partition("\n")[0].removeprefix(f"{name}: ")
 
 
 def _is_of_host(name: str) -> bool:

@@ -68,7 +68,8 @@ class Scene:
         launch = self.world.sandbox.launch
         options = {**self.app["broker_transport_options"], **launch.options}
         exchanges = {name: self.app[name] for name in ("control_exchange", "event_exchange")}
-        with Fleet(launch.url, options=options, **exchanges) as fleet:
+        tasks = self.app["registered"]
+        with Fleet(launch.url, options=options, tasks=lambda: tasks, **exchanges) as fleet:
             yield fleet
 
     def workers(self, fleet: Fleet, **state: Any) -> None:
@@ -260,7 +261,8 @@ def is_deserted(name: str, setting: Setting) -> bool:
 def phase(name: str, setting: Setting) -> int:
     """When it is its turn: what needs no workers first, what takes workers long to get over last."""
     if is_deserted(name, setting):
-        return 0
+        # Gauges that were set while the queue was full are read when it is drained.
+        return 0 if name == "queue_drained" else -1
     if name == "":
         return 1
     if name in HEARTBEATS:
