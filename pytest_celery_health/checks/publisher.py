@@ -164,7 +164,7 @@ class PublisherEnds(Check):
             name = task or "a message"
             if came > usual:
                 seen = f"published {plural(came, 'message')}{f' of {task}' if task else ''} {when}"
-                hint = "what it sends again has been taken, too: retry=False"
+                hint = self._sent_again(task, came - usual, each.resent.get(task, 0))
                 wanted = plural(usual, "message")
                 yield "twice", Finding(False, self._name, seen, wanted, hint, warning=self.idempotent)
             elif each.ended == "returned" and came < usual:
@@ -175,6 +175,19 @@ class PublisherEnds(Check):
                 seen = f"sends {name}, though it {_said(each)} {when}"
                 hint = "who tries again publishes twice: idempotent = true, if the task may run twice"
                 yield "unsure", Finding(False, self._name, seen, hint=hint, warning=True)
+
+    def _sent_again(self, task: str, more: int, resent: int) -> str:
+        """Who has done so: kombu, if it is the same message, else who called it."""
+        if not task:
+            return "resent by kombu (retry=False), or published again by a retry of its own"
+        hints = []
+        if resent:
+            hints.append("the same message arrived again: kombu resent it; retry=False")
+        if more > resent:
+            hints.append("it was published again, as messages of their own")
+            if not self.idempotent:
+                hints[-1] += ": try again only where the task may run twice, with idempotent = true"
+        return "; ".join(hints)
 
     def _of_again(self, again: Publishing, published: Published) -> Iterator[tuple[str, Finding]]:
         when = f"once {_AGAIN} after {again.world}"

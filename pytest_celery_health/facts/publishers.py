@@ -16,6 +16,7 @@ class Publishing:
     backend: whether it waited for the result backend there.
     thread: it returned, and what hung is a thread or an asyncio task that it had started.
     arrived: the messages that the broker held in the end, by task; "" is none of Celery's.
+    resent: how many of those are a message that had arrived before, with the same id.
     again: the same call once more, when the broker was well again; None if there was none.
     unseen: why it was not made; impossible: why this broker cannot be brought there.
     """
@@ -32,6 +33,7 @@ class Publishing:
     unseen: str = ""
     impossible: str = ""
     thread: bool = False
+    resent: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,8 @@ class _Call:
     queues: set[str] = field(default_factory=set)
     said: Mapping[str, Any] = field(default_factory=dict)
     again: Mapping[str, Any] = field(default_factory=dict)
-    arrived: Counter[str] = field(default_factory=Counter)
-    arrived_again: Counter[str] = field(default_factory=Counter)
+    arrived: list[Message] = field(default_factory=list)
+    arrived_again: list[Message] = field(default_factory=list)
 
 
 class _Trial:
@@ -119,8 +119,8 @@ class _Trial:
             messages = self._settled()
             # Else one at a time, to know whose a message is.
             told_apart = not ask.then and all(message.pid == session.pid for message in messages)
-            call.arrived = Counter(message.task for message in messages)
-            self._usual = call.arrived
+            call.arrived = messages
+            self._usual = _by_task(messages)
             self._usual_rest = call.said.get("rest", {})
             healthy = self._told("healthy", call)
         seen: list[Publishing] = []
@@ -267,14 +267,14 @@ class _Trial:
             messages += self._settled()
             for call in calls:
                 mine = [each for each in messages if len(calls) == 1 or each.pid == call.session.pid]
-                setattr(call, which, Counter(each.task for each in mine))
+                setattr(call, which, mine)
             if monotonic() > over or not any(self._lacks(call, which) for call in calls):
                 return
 
     def _lacks(self, call: _Call, which: str) -> bool:
         """Whether a message is still to come, as the call returned: somebody else may be at it."""
         said = call.said if which == "arrived" else call.again
-        return said["ended"] == "returned" and bool(self._usual - getattr(call, which))
+        return said["ended"] == "returned" and bool(self._usual - _by_task(getattr(call, which)))
 
     def _settled(self, calls: int = 0) -> list[Message]:
         """The messages there are, once those of so many calls have come, and no more do."""
@@ -297,7 +297,9 @@ class _Trial:
             again = self._plain(world, call.process, call.again, call.arrived_again)
         return replace(self._plain(world, call.process, call.said, call.arrived), again=again)
 
-    def _plain(self, world: str, process: str, said: Mapping[str, Any], arrived: Counter[str]) -> Publishing:
+    def _plain(
+        self, world: str, process: str, said: Mapping[str, Any], arrived: Sequence[Message]
+    ) -> Publishing:
         if said.get("late"):
             late = f"more than {self._ask.within:g} s after it"
             why = f"what the call started publishes {late}, when {world} is over; raise answers_within"
@@ -311,6 +313,17 @@ class _Trial:
             mask(said.get("error", ""), self._secrets),
             said.get("at", ""),
             said.get("backend", False),
-            dict(arrived),
+            dict(_by_task(arrived)),
             thread=thread,
+            resent=dict(_by_task(arrived) - _by_task(_once(arrived))),
         )
+
+
+def _by_task(messages: Iterable[Message]) -> Counter[str]:
+    return Counter(message.task for message in messages)
+
+
+def _once(messages: Iterable[Message]) -> list[Message]:
+    """Without those of which another has the id."""
+    known = {message.id: message for message in messages if message.id}
+    return [*known.values(), *(message for message in messages if not message.id)]

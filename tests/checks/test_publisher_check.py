@@ -94,9 +94,21 @@ def test_what_is_wrong_before_anything_is_wrong_with_the_broker(healthy, message
             " wanted its message, or an error",
         ),
         (
+            replace(RAISED, arrived={"shop.tasks.pack": 4}, resent={"shop.tasks.pack": 3}),
+            "place_order published 4 messages of shop.tasks.pack while the broker hangs; wanted 1 message"
+            " (the same message arrived again: kombu resent it; retry=False)",
+        ),
+        (
             replace(RAISED, arrived={"shop.tasks.pack": 4}),
             "place_order published 4 messages of shop.tasks.pack while the broker hangs; wanted 1 message"
-            " (what it sends again has been taken, too: retry=False)",
+            " (it was published again, as messages of their own:"
+            " try again only where the task may run twice, with idempotent = true)",
+        ),
+        (
+            replace(RAISED, arrived={"shop.tasks.pack": 4}, resent={"shop.tasks.pack": 2}),
+            "place_order published 4 messages of shop.tasks.pack while the broker hangs; wanted 1 message"
+            " (the same message arrived again: kombu resent it; retry=False; it was published again, as"
+            " messages of their own: try again only where the task may run twice, with idempotent = true)",
         ),
         (
             Publishing("broker_slow", "used", "returned", 3.004, arrived=SENT),
@@ -149,6 +161,15 @@ def test_a_message_that_arrives_though_its_call_raised_is_a_warning():
 def test_what_is_published_twice_is_a_warning_where_it_does_no_harm():
     found = verdict(replace(RAISED, arrived={"shop.tasks.pack": 2}), idempotent=True)
     assert (found.healthy, len(found.warnings)) == (True, 1)
+
+
+def test_who_has_sent_again_is_not_known_of_messages_that_are_none_of_celerys():
+    well = Publishing("healthy", arrived={"": 1})
+    found = verdict(Publishing("broker_hangs", arrived={"": 2}), healthy=well)
+    assert found.message() == (
+        "place_order published 2 messages while the broker hangs; wanted 1 message"
+        " (resent by kombu (retry=False), or published again by a retry of its own)"
+    )
 
 
 def test_some_messages_of_many():

@@ -139,6 +139,14 @@ def leaves():
     except OperationalError:
         os._exit(7)
 
+def again_by_itself():
+    for left in (2, 1, 0):
+        try:
+            return well_bounded()
+        except OperationalError:
+            if not left:
+                raise
+
 outbox = []
 
 def put_aside():

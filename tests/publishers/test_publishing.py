@@ -85,11 +85,25 @@ def test_what_is_sent_again_after_a_lost_answer_arrives_twice(attempt: Try) -> N
     found = attempt("plain", CUTS)
     assert found.message() == (
         "plain published 2 messages of pack while the broker is cut off in mid-reply; wanted 1 message"
-        " (in one that has published before; what it sends again has been taken, too: retry=False)"
+        " (in one that has published before; the same message arrived again: kombu resent it; retry=False)"
     )
     (warning,) = attempt("plain", CUTS, idempotent=True).warnings
     assert "published 2 messages of pack" in warning.line()
     assert attempt("well_bounded", CUTS).healthy
+
+
+@pytest.mark.slow
+def test_what_the_project_publishes_again_is_no_retry_of_kombus(attempt: Try) -> None:
+    """Each is a message of its own, and what it has called has retry=False."""
+    found = attempt("again_by_itself", CUTS, answers_within=3)
+    assert found.message() == (
+        "again_by_itself published 2 messages of pack while the broker is cut off in mid-reply;"
+        " wanted 1 message"
+        " (in one that has published before; it was published again, as messages of their own:"
+        " try again only where the task may run twice, with idempotent = true)"
+    )
+    (warning,) = attempt("again_by_itself", CUTS, answers_within=3, idempotent=True).warnings
+    assert warning.line().endswith("it was published again, as messages of their own)")
 
 
 def test_a_message_that_arrives_though_its_call_raised(attempt: Try) -> None:

@@ -13,10 +13,14 @@ _ORIGIN = re.compile(r"gen(\d+)@")
 
 @dataclass(frozen=True)
 class Message:
-    """task: its name; "" where it is none of Celery's. pid: the process that published it, or 0."""
+    """task: its name; "" where it is none of Celery's. pid: the process that published it, or 0.
+
+    id: its task's, which stays the same when kombu sends the message again; "" where it is none of Celery's.
+    """
 
     task: str
     pid: int
+    id: str = ""
 
 
 def take(url: str, queues: Iterable[str]) -> list[Message]:
@@ -31,7 +35,8 @@ def take(url: str, queues: Iterable[str]) -> list[Message]:
 
 def _read(headers: Mapping[str, Any]) -> Message:
     origin = _ORIGIN.match(str(headers.get("origin") or ""))
-    return Message(str(headers.get("task") or ""), int(origin[1]) if origin else 0)
+    pid = int(origin[1]) if origin else 0
+    return Message(str(headers.get("task") or ""), pid, str(headers.get("id") or ""))
 
 
 def _of_redis(url: str) -> Iterator[Mapping[str, Any]]:
