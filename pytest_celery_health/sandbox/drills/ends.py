@@ -80,6 +80,12 @@ class End:
         return self.signals.get(f"{pool} {minor}", self.signals.get(pool, ""))
 
 
+def _starts(stage: Stage) -> None:
+    # The children of a pool may be later than worker_ready.
+    if stage.worker.pool in ("prefork", "solo"):
+        stage.wait_for("worker_process_init")
+
+
 def _revoked_before(stage: Stage) -> None:
     stage.revoke()
     stage.wait(lambda: (stage.worker.ask(do="look", id=stage.id) or {}).get("revoked"), "the revocation")
@@ -350,7 +356,7 @@ _ROWS = (
         "worker_starts",
         "A worker starts.",
         {},
-        play=lambda _: None,
+        play=_starts,
         until=("worker_ready",),
         fresh=True,
         starts=True,
