@@ -51,6 +51,10 @@ class BeatFresh(Check):
         if scheme == "call" and not is_name(rest):
             raise ValueError(f"heartbeat is {self.heartbeat!r}; write call:package.module:function")
         _refuse_url(self.url)
+        if self.url and scheme in ("file", "ping", "call"):
+            raise ValueError(
+                f"url is given beside a heartbeat by {scheme}, which reads no Redis; leave it out"
+            )
         if scheme in ("redbeat", "ping") and colon:
             raise ValueError(f"heartbeat is {self.heartbeat!r}; write {scheme}, which nothing follows")
 

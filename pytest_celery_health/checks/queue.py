@@ -8,13 +8,14 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import first_names
+from pytest_celery_health.checks.words import first_names, silent
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import (
     NOT_ASKED,
     Ask,
     AskQueues,
     AskWorkers,
+    Progress,
     Queue,
     Queues,
     Snapshot,
@@ -34,7 +35,8 @@ class QueueDepth(Check):
     ready_below: ready messages over all priorities must be fewer than this.
     consumers_at_least: consumers that each queue must have. Unless it is given, an empty queue may be
         without, but a backlog must have one; 0 allows a backlog that nobody listens to.
-    moves_within: a backlog must move within this interval; it is sampled twice, and only if there is one.
+    moves_within: a backlog must move within this interval. It is sampled twice, only if there is one that
+        somebody may consume, for as long as that on top of the look's deadline.
     oldest_unacked_below: the oldest unacknowledged message must be younger than this, or
         "visibility_timeout": younger than the transport's, after which a task runs twice. Redis only.
 
@@ -74,7 +76,8 @@ class QueueDepth(Check):
     def asks(self) -> Iterable[Ask]:
         yield AskWorkers(frozenset({"active_queues"}))
         over = None if self.moves_within is None else seconds(self.moves_within)
-        yield AskQueues(tuple(self.queues), self.oldest_unacked_below is not None, over)
+        consumed = over is not None and self.consumers_at_least != 0
+        yield AskQueues(tuple(self.queues), self.oldest_unacked_below is not None, over, consumed)
 
     def judge(self, seen: Snapshot) -> Iterator[Finding]:
         queues = seen.queues(self.queues)
@@ -82,12 +85,12 @@ class QueueDepth(Check):
             yield Finding.unseen("", queues, hint=", ".join(self.queues))
             return
         every = seen.fact(Queues)
-        unlisted = every.unlisted if isinstance(every, Queues) else None
+        unlisted, named = (every.unlisted, every.named) if isinstance(every, Queues) else (None, frozenset())
         for name in filter(is_pattern, self.queues):
             if unlisted is not None:
                 yield Finding.unseen(name, unlisted)
             elif not seen.queues([name]):
-                known = ", ".join(sorted(seen.known_queues)[:5]) or "none"
+                known = ", ".join(sorted(seen.known_queues - named)[:5]) or "none"
                 yield Finding(None, name, f"no queue matches {name}", hint=f"known queues: {known}")
         for queue in queues:
             yield from self._judge_one(queue, seen)
@@ -109,9 +112,9 @@ class QueueDepth(Check):
             yield Finding.unseen(queue.name, queue.exists, hint=hint)
             return
         consumers, by = _consumers(queue, seen)
-        if self.ready_below is not None or self.consumers_at_least is None:
+        if self.ready_below is not None or not self.consumers_at_least:
             yield self._ready(queue.name, queue.ready, by)
-        yield from self._consumed(queue, queue.ready, consumers, by)
+        yield from self._consumed(queue, queue.ready, consumers, by, seen)
         if self.moves_within is not None and queue.ready:
             yield self._moves(queue)
 
@@ -125,7 +128,9 @@ class QueueDepth(Check):
             {f"{name}.ready": ready},
         )
 
-    def _consumed(self, queue: Queue, ready: int, consumers: int | Unseen, by: str) -> Iterator[Finding]:
+    def _consumed(
+        self, queue: Queue, ready: int, consumers: int | Unseen, by: str, seen: Snapshot
+    ) -> Iterator[Finding]:
         wanted = self.consumers_at_least
         if wanted == 0:
             return
@@ -134,8 +139,16 @@ class QueueDepth(Check):
                 yield Finding.unseen(f"{queue.name}'s consumers", consumers)
             return
         figures = {f"{queue.name}.consumers": consumers}
+        unheard = _unheard(queue, seen)
         if wanted is None:
-            if ready and not consumers:
+            sampled = self.moves_within is not None and isinstance(queue.progress, Progress)
+            if ready and not consumers and unheard:
+                # Who nobody saw may consume it, and a backlog that was watched tells whether somebody does.
+                if not sampled:
+                    holds = f"{queue.name} holds {_messages(ready)} that nobody is seen to consume"
+                    hint = "" if self.moves_within is not None else "moves_within tells whether they move"
+                    yield Finding(None, queue.name, f"{holds}, and {silent(unheard)}", hint=hint)
+            elif ready and not consumers:
                 yield Finding(
                     False,
                     queue.name,
@@ -145,10 +158,15 @@ class QueueDepth(Check):
                     figures,
                 )
             return
+        has = f"has {_consumer_count(consumers)}"
+        if consumers < wanted <= consumers + unheard:
+            blind = f"{queue.name} {has}, and {silent(unheard)}; wanted at least {wanted}"
+            yield Finding(None, queue.name, blind, hint=by if consumers else "", figures=figures)
+            return
         yield Finding(
             consumers >= wanted,
             queue.name,
-            f"has {_consumer_count(consumers)}",
+            has,
             f"at least {wanted}",
             by if consumers else "",
             figures,
@@ -204,6 +222,14 @@ def _messages(ready: int) -> str:
 
 def _consumer_count(count: int) -> str:
     return f"{count:,} consumer{'' if count == 1 else 's'}" if count else "no consumer"
+
+
+def _unheard(queue: Queue, seen: Snapshot) -> int:
+    """How many more may consume it than are seen to."""
+    if not isinstance(queue.consumers, Unseen) or isinstance(seen.workers, Unseen):
+        return 0
+    unheard = seen.workers.unheard
+    return 0 if isinstance(unheard, Unseen) else unheard
 
 
 def _consumers(queue: Queue, seen: Snapshot) -> tuple[int | Unseen, str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from pytest_celery_health.checks.base import Check
+from pytest_celery_health.checks.words import silent
 from pytest_celery_health.facts import Ask, AskSchedule, AskWorkers, Snapshot, Unseen
 from pytest_celery_health.verdict import Finding
 
@@ -75,6 +76,9 @@ class ScheduleRuns(Check):
             elif consumers:
                 sends = f"sends {entry.task} to {entry.queue}, consumed by {consumers[0]}"
                 yield Finding(True, subject, sends, "a consumed queue")
+            elif not isinstance(workers, Unseen) and isinstance(workers.unheard, int) and workers.unheard:
+                blind = f"{entry.queue} is consumed by no worker that answered, and {silent(workers.unheard)}"
+                yield Finding(None, subject, blind)
             else:
                 sends = f"is consumed by no worker, and {subject} sends {entry.task} to it"
                 yield Finding(False, entry.queue, sends, "a consumer")

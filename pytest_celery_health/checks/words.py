@@ -34,6 +34,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
+def silent(mailboxes: int) -> str:
+    """ "1 mailbox is silent"."""
+    return f"{plural(mailboxes, 'mailbox', 'mailboxes')} {'is' if mailboxes == 1 else 'are'} silent"
+
+
 def more_than(limit: float, took: float) -> str:
     """Seconds that are too many, and seen to be: "3.4 s", "3 s and 12 ms"."""
     said = spell(round(took, 1))

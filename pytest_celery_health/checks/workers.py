@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import first_names, plural
+from pytest_celery_health.checks.words import first_names, plural, silent
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import Ask, AskApp, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.verdict import Finding
@@ -136,18 +136,15 @@ class WorkersAnswer(Check):
                 )
 
     def _silent(self, workers: Workers) -> Iterator[Finding]:
-        if isinstance(workers.subscribed, Unseen):
-            return
-        answers = sum(worker.answers for worker in workers.answered) + len(workers.beats)
-        silent = workers.subscribed - answers
-        if silent > self.silent_at_most:
+        unheard = workers.unheard
+        if not isinstance(unheard, Unseen) and unheard > self.silent_at_most:
             yield Finding(
                 False,
-                plural(silent, "mailbox", "mailboxes"),
-                f"{'is' if silent == 1 else 'are'} subscribed but silent",
+                plural(unheard, "mailbox", "mailboxes"),
+                f"{'is' if unheard == 1 else 'are'} subscribed but silent",
                 f"at most {self.silent_at_most}" if self.silent_at_most else "none",
                 "a frozen worker, a busy solo worker, or a stalled beat",
-                {"silent": silent},
+                {"silent": unheard},
             )
 
     def _tasks(self, workers: Workers, seen: Snapshot) -> Iterator[Finding]:
@@ -177,6 +174,11 @@ class WorkersAnswer(Check):
             yield Finding.unseen(*blind)
             return
         figures = {"missing": len(missing)}
+        unheard = workers.unheard
+        if missing and isinstance(unheard, int) and unheard:
+            lacking = f"no worker that answered has {first_names(missing, 3)} registered"
+            yield Finding(None, "tasks", f"{lacking}, and {silent(unheard)}", figures=figures)
+            return
         if missing:
             yield Finding(
                 False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +75,9 @@ def shown(path: Path) -> str:
 
 def bare(key: str) -> str:
     """A key as TOML has it, quoted where it must be."""
-    return key if key.replace("-", "a").replace("_", "a").isalnum() and key.isascii() else f'"{key}"'
+    if key.replace("-", "a").replace("_", "a").isalnum() and key.isascii():
+        return key
+    return f'"{key}"' if key.isprintable() else json.dumps(key)
 
 
 def _note(content: Mapping[str, Any], around: KeyPath, line: int, found: dict[KeyPath, int]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pytest_celery_health.contract.model import SANDBOX, Contract, ContractError, TargetSpec
 from pytest_celery_health.contract.values import did_you_mean
@@ -49,6 +49,8 @@ _OPTIONS = (
     *("region", "predefined_queues", "queue_name_prefix", "wait_time_seconds"),
 )
 
+#: What kombu takes from before the `?` of a URL, and fails at behind it.
+_OF_THE_HOST = {"userid", "username", "password"}
 _LOCAL = "memory"
 _HERE_ALONE = (
     '"memory", which lives in one process, so no worker could be seen; write the URL that the workers use, or'
@@ -262,18 +264,25 @@ def _host(url: str) -> Host:
         # kombu reads what follows the scheme with HTTP's rules, whatever the scheme.
         parts = urlsplit(f"http://{rest if found else url}")
         port = parts.port
-    except ValueError:
-        raise ValueError(
-            "has a port that is no number; percent-encode /, ?, # and : in its password"
-        ) from None
+    except ValueError as exc:
+        raise ValueError(f"has a port {_of(exc)}; percent-encode /, ?, # and : in its password") from None
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise ValueError("has an @ after its host; percent-encode it (%40), and /, ? and # in its password")
+    if twice := sorted(_OF_THE_HOST & dict(parse_qsl(parts.query, keep_blank_values=True)).keys()):
+        raise ValueError(
+            f"has {' and '.join(twice)} behind its ?; kombu wants SCHEME://USER:PASSWORD@HOST:PORT/"
+        )
     if scheme.endswith("socket") or scheme == "unix":
         return Host(unquote(parts.path), socket=True)
     name = unquote(parts.hostname or "").lower().rstrip(".")
     if not name:
         name = "localhost" if scheme in _FAMILIES or not found else scheme
     return Host(name, port or _PORTS.get(scheme))
+
+
+def _of(port: ValueError) -> str:
+    """What is wrong with it, by urllib's words, which may quote a password."""
+    return "that is out of range (0 to 65535)" if "out of range" in str(port) else "that is no number"
 
 
 def _normal(expected: str) -> str:
@@ -323,8 +332,8 @@ def host_complaints(expected: tuple[str, ...]) -> Iterator[str]:
             continue
         try:
             host, _ = _split(_normal(name))
-        except ValueError:
-            yield f'expect_host is "{name}", whose port is no number'
+        except ValueError as exc:
+            yield f'expect_host is "{name}", with a port {_of(exc)}'
             continue
         if not name.startswith("/") and (not host or any(sign in name for sign in "*?, ;")):
             yield f'expect_host is "{name}", which is no host; write every host out'

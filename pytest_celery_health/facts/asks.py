@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from pytest_celery_health.facts.drills import Drilled
@@ -64,22 +64,23 @@ class AskWorkers(Ask):
 @dataclass(frozen=True, slots=True)
 class AskQueues(Ask):
     """The depth of these queues; a name may be a pattern (`billing*`), matched with the names that
-    workers and the app know. `progress_over` (seconds) samples a backlog twice."""
+    workers and the app know. `progress_over` (seconds) samples a backlog twice; with `consumed` only one that
+    somebody may consume, as one that nobody consumes is wrong already."""
 
     kinds: ClassVar[tuple[type, ...]] = (Queues, Unacked)
 
     names: tuple[str, ...]
     unacked: bool = False
     progress_over: float | None = None
+    consumed: bool = False
 
     def joined(self, other: Ask) -> AskQueues | None:
         if not isinstance(other, AskQueues):
             return None
-        return AskQueues(
-            tuple(dict.fromkeys(self.names + other.names)),
-            self.unacked or other.unacked,
-            max(filter(None, (self.progress_over, other.progress_over)), default=None),
-        )
+        if (self.progress_over, self.consumed) != (other.progress_over, other.consumed):
+            return None
+        names = tuple(dict.fromkeys(self.names + other.names))
+        return replace(self, names=names, unacked=self.unacked or other.unacked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,17 +101,20 @@ class Snapshot:
     def queues(self, names: Iterable[str]) -> tuple[Queue, ...] | Unseen:
         """The queues of these names and patterns, in that order, each once."""
         every: dict[str, Queue] = {}
+        named: set[str] = set()
         for fact in self.facts:
             if isinstance(fact, Queue):
                 every[fact.name] = fact
             elif isinstance(fact, Queues):
                 every.update((queue.name, queue) for queue in fact.seen)
+                named.update(fact.named)
         if not every and Queues in self.unseen:
             return self.unseen[Queues]
         found: dict[str, Queue] = {}
         for name in names:
             if is_pattern(name):
-                found.update((q.name, q) for q in every.values() if fnmatchcase(q.name, name))
+                meant = (q for q in every.values() if q.name not in named)
+                found.update((q.name, q) for q in meant if fnmatchcase(q.name, name))
             else:
                 found[name] = every.get(name, Queue(name, ready=Unseen(_NOT_LOOKED_AT)))
         return tuple(found.values())

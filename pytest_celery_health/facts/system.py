@@ -59,6 +59,14 @@ class Workers:
     subscribed: int | Unseen = NOT_COUNTED
     silent: frozenset[str] = frozenset()
 
+    @property
+    def unheard(self) -> int | Unseen:
+        """How many mailboxes did not answer: of busy solo workers, of frozen ones, of a stalled beat."""
+        if isinstance(self.subscribed, Unseen):
+            return self.subscribed
+        answers = sum(worker.answers for worker in self.answered) + len(self.beats)
+        return max(0, self.subscribed - answers)
+
     def consuming(self, queue: str) -> tuple[str, ...] | Unseen:
         """Names of the workers that consume `queue`, or why that is not known."""
         names = []
@@ -110,12 +118,14 @@ class Unacked:
 @dataclass(frozen=True, slots=True)
 class Queues:
     """The queues that were asked for, those that a pattern found among all known names, and what
-    is unacknowledged. `unlisted` says why the broker's own names, which a pattern may mean, are not known."""
+    is unacknowledged. `unlisted` says why the broker's own names, which a pattern may mean, are not known.
+    `named` are those of `seen` that are there only because a check named them: no pattern means them."""
 
     seen: tuple[Queue, ...] = ()
     known: frozenset[str] = frozenset()
     unacked: Unacked | Unseen = NOT_ASKED
     unlisted: Unseen | None = None
+    named: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from contextlib import suppress
@@ -133,7 +134,7 @@ class Link:
                 heartbeat=0,
             )
         except Exception as trouble:  # noqa: BLE001 - kombu raises what its URL parser raises
-            text = phrase(trouble, "", opening=True) or f"no broker's URL ({plain(trouble)}):"
+            text = phrase(trouble, "", opening=True) or f"no broker's URL ({_refused(trouble)}):"
             raise UnreachableError(f"{mask(text, self.secrets)} {self.name}") from None
 
     def _urls(self) -> list[str]:
@@ -211,3 +212,9 @@ class Link:
             probe.sendall(b"AMQP\x00\x00\x09\x01")
             return probe.recv(64)
         return b""
+
+
+def _refused(trouble: Exception) -> str:
+    """What kombu refused of a URL. What stands behind its `?` are arguments of kombu's own functions."""
+    option = re.search(r"argument '(\w+)'", str(trouble)) if isinstance(trouble, TypeError) else None
+    return f"kombu takes no {option[1]} behind its ?" if option else plain(trouble)

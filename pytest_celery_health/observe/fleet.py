@@ -73,8 +73,12 @@ class Fleet:
             return Unseen(app.unanswering, never=True)
         if not self.link.can_broadcast:
             return Unseen(f"kombu's {connection.transport.driver_type} has no remote control", never=True)
+        if app is not None and app.unreadable:
+            question = Question()
         tally = self._round(connection, question)
         self.received(tally.received)
+        if app is not None and app.unreadable and tally.mailboxes.get("ping") != 0:
+            return Unseen(app.unreadable, never=True)
         if tally.full:
             raise FleetError(f"workers answered with more than {tally.received:,} bytes")
         workers = tally.workers(self._now(connection, question.details))

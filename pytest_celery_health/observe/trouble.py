@@ -82,7 +82,7 @@ def odd_frame(trouble: BaseException) -> str:
 
 def baffled(trouble: BaseException) -> str:
     """In words that a driver failed at what it read: it takes for granted that its protocol is spoken."""
-    return f"another protocol spoken ({plain(trouble)}) by" if isinstance(trouble, BAFFLED) else ""
+    return "another protocol spoken (its answers make no sense) by" if isinstance(trouble, BAFFLED) else ""
 
 
 def other_protocol(said: bytes) -> str:

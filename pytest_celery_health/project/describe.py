@@ -338,7 +338,8 @@ class Asked(Generic[T]):
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         words = self._last_words(2048).strip().splitlines()[-3:]
         last = f": {words[-1].strip()}" if words else ""
-        return mask("\n  ".join([f"{self._subject} failed to load: its process {how}{last}", *words[:-1]]))
+        did = "ended its process, which" if self._kind.word == "call" else "failed to load: its process"
+        return mask("\n  ".join([f"{self._subject} {did} {how}{last}", *words[:-1]]))
 
     def _last_words(self, size: int) -> str:
         end = self._output.seek(0, os.SEEK_END)

@@ -42,7 +42,7 @@ class AppInfo:
 
     `broker_url` is the app's read URL (a failover list is joined with ";"). `tasks` are the tasks it
     defines, `queues` the names it declares or routes to, `schedule_unseen` why its schedule cannot be read,
-    `unanswering` why its workers answer no remote control that a look could read.
+    `unanswering` why its workers answer no remote control, `unreadable` why a look cannot read their answers.
     """
 
     name: str
@@ -61,6 +61,7 @@ class AppInfo:
     schedule_unseen: str = ""
     redbeat: Mapping[str, Any] = field(default_factory=dict, repr=False)
     unanswering: str = ""
+    unreadable: str = ""
 
 
 class ProjectError(Exception):

@@ -103,6 +103,55 @@ def test_consumers_at_least():
     assert none.message() == "billing has no consumer; wanted at least 3"
 
 
+def test_consumers_at_least_0_alone():
+    """A row that allows a backlog without consumers, and wants no more, holds when the queue exists."""
+    check = QueueDepth("dlq", consumers_at_least=0)
+    assert verdict(check, Queue("dlq", ready=3, exists=True)).message() == (
+        "dlq holds 3 ready messages (no worker consumes it)"
+    )
+    assert verdict(check, Queue("dlq", ready=0, exists=True)).healthy
+    assert verdict(check, Queue("dlq", ready=0, exists=False)).unhealthy
+
+
+@pytest.mark.parametrize(
+    ("wanted", "subscribed", "status", "message"),
+    [
+        (3, 3, "unknown", "cannot tell: billing has 2 consumers, and 1 mailbox is silent; wanted at least 3"),
+        (4, 3, "unhealthy", "billing has 2 consumers; wanted at least 4"),
+        (4, 4, "unknown", "cannot tell: billing has 2 consumers, and 2 mailboxes are silent; wanted"),
+        (2, 3, "healthy", ""),
+    ],
+)
+def test_consumers_that_may_be_silent(wanted, subscribed, status, message):
+    """A mailbox that is silent may be of one more consumer: the count lies between."""
+    fleet = Workers((W1, W2), subscribed=subscribed)
+    check = QueueDepth("billing", consumers_at_least=wanted)
+    found = verdict(check, Queue("billing", ready=0), workers=fleet)
+    assert found.status == status
+    assert found.healthy or found.message().startswith(message)
+    counted = verdict(check, Queue("billing", ready=0, consumers=2), workers=fleet)
+    assert counted.unhealthy is (wanted > 2)
+
+
+def test_backlog_whose_consumer_may_be_silent():
+    """Nobody is seen to consume it, which a backlog that was watched decides."""
+    fleet = Workers(subscribed=1)
+    backlog = Queue("billing", ready=8)
+    assert verdict(QueueDepth("billing"), backlog, workers=fleet).message() == (
+        "cannot tell: billing holds 8 ready messages that nobody is seen to consume, and 1 mailbox is silent"
+        " (moves_within tells whether they move)"
+    )
+    check = QueueDepth("billing", moves_within="10s")
+    blind = Unseen("not every mailbox answered")
+    still = verdict(check, progress(8, 8, False, blind), workers=fleet)
+    assert still.message() == (
+        "billing stood still for 10 s with 8 ready messages; wanted progress within 10 s"
+    )
+    assert verdict(check, progress(8, 7, True, blind), workers=fleet).healthy
+    unwatched = verdict(check, backlog, workers=fleet)
+    assert unwatched.unknown
+
+
 def test_unknown_consumers():
     """Workers that did not tell their queues make a backlog unknown; an empty queue needs none."""
     blind = Unseen("nobody answered active_queues")

@@ -67,6 +67,7 @@ NEEDED: dict[Any, dict[str, Any]] = {
     ("probe", "headers"): {"wsgi": "shop.web:application", "path": "/healthz"},
     ("probe", "command"): {},
     "publisher": {"call": "shop.orders:place_order"},
+    ("beat", "url"): {"heartbeat": "redbeat"},
 }
 DURATIONS = [90, 0.5, "90s", "1h30min"]
 

@@ -328,6 +328,10 @@ MISTAKES = {
         row(name='""'),
         'pyproject.toml:4: [tool.celery-health.check.""] its name is empty or holds an unprintable sign; rename it',
     ),
+    "row: a name of two lines": (
+        row(name='"a\\nb"'),
+        'pyproject.toml:4: [tool.celery-health.check."a\\nb"] its name is empty or holds an unprintable sign; rename it',
+    ),
     "row: undeclared target": (
         target('broker = "env:B"', 'expect_host = "h"')
         + '\n[tool.celery-health.check.r]\nuse = "workers"\non = ["stgg"]',
@@ -442,6 +446,11 @@ MISTAKES = {
         ' keep the URL in a variable and write url = "env:NAME"',
         "pyproject.toml:6: [tool.celery-health.check.r] url is a URL of http;"
         ' write "redis://HOST:6379/0", rediss://, unix:// or "env:NAME"',
+    ),
+    "check: a URL that nothing reads": (
+        row('heartbeat = "ping"', 'url = "redis://h/0"', use="beat"),
+        "pyproject.toml:7: [tool.celery-health.check.r] url is given beside a heartbeat by ping, which reads no Redis;"
+        " leave it out",
     ),
     "check: no URL": (
         row('url = "redis.internal"', use="beat"),

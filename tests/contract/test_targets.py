@@ -162,6 +162,17 @@ class TestHost:
                 "its broker's URL has a port that is no number; percent-encode /, ?, # and : in its password",
             ),
             (
+                "redis://redis.stg:99999/0",
+                ("redis.stg",),
+                "its broker's URL has a port that is out of range (0 to 65535);"
+                " percent-encode /, ?, # and : in its password",
+            ),
+            (
+                f"redis://redis.stg/0?password={SECRET}",
+                ("redis.stg",),
+                "its broker's URL has password behind its ?; kombu wants SCHEME://USER:PASSWORD@HOST:PORT/",
+            ),
+            (
                 "redis://me:1/hunter2@redis.stg/0",
                 ("me",),
                 "its broker's URL has an @ after its host; percent-encode it (%40), and /, ? and # in its password",

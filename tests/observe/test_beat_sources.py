@@ -158,7 +158,7 @@ def test_own_redis_that_refuses_or_hangs(scene):
         (drip(b"$100\r\n"), "no answer within 0.6 s from"),
         (close, "connection closed by"),
         (Flood(b"$9999999999\r\n", b"x" * 65536), "5 MB came, and no end of it: no broker's answer, from"),
-        (Flood(b"", b"*1\r\n" * 9000), "another protocol spoken (RecursionError: maximum recursion depth"),
+        (Flood(b"", b"*1\r\n" * 9000), "another protocol spoken (its answers make no sense) by"),
     ],
     ids=["drips", "closes", "sends without end", "is nested without end"],
 )

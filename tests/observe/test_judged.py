@@ -128,6 +128,35 @@ def test_busy_solo(redis_place: Place) -> None:
     redis_place.says(WorkersAnswer(), HEALTHY)
 
 
+@pytest.mark.parametrize("how", ["busy", "frozen"])
+def test_silent_consumers(redis_place: Place, how: str) -> None:
+    """Who is silent may consume, so it is not told that nobody does, unless nothing moves."""
+    queue = redis_place.queue_name
+    first, second = redis_place.start("w1@x", "-P", "solo"), redis_place.start("w2@x", "-P", "solo")
+    redis_place.says(QueueDepth(queue, consumers_at_least=2), HEALTHY)
+    second.freeze()
+    one = f"{queue} has 1 consumer"
+    redis_place.says(
+        QueueDepth(queue, consumers_at_least=2),
+        f"cannot tell: {one}, and 1 mailbox is silent; wanted at least 2 (consumed by w1@x)",
+    )
+    redis_place.says(QueueDepth(queue, consumers_at_least=3), f"{one}; wanted at least 3")
+    second.kill()
+    if how == "busy":
+        redis_place.send(queue, args=(120,))
+    else:
+        first.freeze()
+    redis_place.says(WorkersAnswer(), "no worker answered; wanted at least 1")
+    redis_place.send(queue, 8)
+    redis_place.says(
+        QueueDepth(queue),
+        f"cannot tell: {queue} holds 8 ready messages that nobody is seen to consume, and 1",
+    )
+    redis_place.says(QueueDepth(queue, moves_within=0.3), f"{queue} stood still for 0.3 s with 8 ready")
+    first.kill()
+    redis_place.says(QueueDepth(queue), f"{queue} holds * ready messages that nobody consumes; wanted")
+
+
 def test_two_of_one_name(redis_place: Place) -> None:
     redis_place.start("same@x")
     second = redis_place.start("same@x")

@@ -205,6 +205,7 @@ def test_tls_against_a_plain_broker(rabbit_url: str, start_redis: StartRedis) ->
         ("", "the target has no broker URL"),
         ("nonsense://:s3cr%2Ft@x", "no transport that kombu knows"),
         ("redis://:s3cr%2Ft@127.0.0.1:99999/0", "no broker's URL"),
+        ("redis://127.0.0.1:1/0?db=1", "no broker's URL (kombu takes no db behind its ?): redis://"),
         ("redis+socket:///nowhere/redis.sock", "No such file or directory: "),
         ("sentinel://:s3cr%2Ft@127.0.0.1:1/0", "no master_name in"),
     ],

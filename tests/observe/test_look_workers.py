@@ -14,6 +14,7 @@ from conftest import IMPOSSIBLE
 from pytest_celery_health.facts import AskBeat, AskQueues, AskWorkers, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.observe.look import look
 from pytest_celery_health.observe.target import Target
+from pytest_celery_health.project.info import AppInfo
 from tests.observe.fleet import Server, StartWorker
 from tests.support.timing import in_time, wait_until
 
@@ -49,6 +50,22 @@ def app(redis_url: str) -> Celery:
 
 def test_nobody_is_nobody_and_nobody_is_waited_for(redis_url: str) -> None:
     assert in_time(lambda: workers_of(redis_url), within=0.5) == Workers((), (), 0)
+
+
+def test_workers_whose_answers_cannot_be_read_are_told_from_none(
+    redis_url: str, start_worker: StartWorker
+) -> None:
+    pickles = AppInfo("fleet", "5", "", unreadable="workers answer in pickle")
+
+    def seen() -> Workers | Unseen:
+        return look(Target("t", redis_url, app=pickles), [AskWorkers()], deadline=5).snapshot.workers
+
+    assert seen() == Workers((), (), 0)
+    conf = {"task_serializer": "pickle", "accept_content": ["json", "pickle"]}
+    worker = start_worker(redis_url, "w1@x", "-P", "prefork", "-c", "1", **conf)
+    wait_until(lambda: seen() == Unseen("workers answer in pickle", never=True))
+    worker.kill()
+    wait_until(lambda: seen() == Workers((), (), 0))
 
 
 def test_an_idle_worker_answers_everything(redis_url: str, start_worker: StartWorker) -> None:

@@ -12,10 +12,11 @@ import pytest
 from kombu import Connection
 
 from pytest_celery_health import Progress, Queue, QueueDepth, Unseen, Worker, Workers, judge
+from pytest_celery_health.facts import NOT_ASKED, merge
 from pytest_celery_health.observe import queues
 from pytest_celery_health.observe.queues.progress import growth
 from tests.observe.scene import Scene
-from tests.support.timing import wait_until
+from tests.support.timing import in_time, wait_until
 
 PREFORK = ("-P", "prefork", "-c", "1", "--without-mingle")
 
@@ -136,7 +137,7 @@ def test_backlog_that_grows_while_it_is_worked_on(scene, name, work):
         (queue,) = queues.watch(
             queues.reader_for(context),
             seen,
-            0.5,
+            {name: 0.5},
             queues.Known(),
             workers,
             lambda: scene.look(*QueueDepth(name, moves_within=1).asks()).workers,
@@ -150,10 +151,38 @@ def test_deadline_before_the_interval_is_over(scene, name):
     scene.send(name, 3)
     wait_until(lambda: scene.queue(name).ready == 3)
     with scene.context(Workers(), deadline=0.7) as context:
-        (_, ask) = QueueDepth(name, moves_within="1h").asks()
+        (_, ask) = QueueDepth(name, moves_within="1h", consumers_at_least=0).asks()
         found = queues.read(context, [ask])
     assert isinstance(found.seen[0].progress, Unseen)
     assert found.seen[0].progress.why.endswith("; the deadline leaves no more of the 1 h")
+
+
+def test_backlog_that_nobody_consumes_is_not_sampled(scene, name):
+    """It is unhealthy already, so nobody waits for what its messages do."""
+    scene.send(name, 3)
+    wait_until(lambda: scene.queue(name).ready == 3)
+    found, (queue,) = in_time(lambda: verdict(scene, QueueDepth(name, moves_within="1h"), deadline=60), 20)
+    assert found.message().startswith(f"{name} holds 3 ready messages that nobody consumes; wanted")
+    assert queue.progress == Unseen("nobody consumes it, so it was not watched")
+
+
+def test_only_what_a_check_wants_to_move_is_sampled(scene, name):
+    """A backlog is watched for as long as a row of its own says, whatever other rows want."""
+    scene.send(name)
+    scene.send(f"{name}.other")
+    wait_until(lambda: [scene.queue(each).ready for each in (name, f"{name}.other")] == [1, 1])
+
+    def seen(*checks):
+        asks = merge(ask for check in checks for ask in check.asks())
+        return scene.look(*asks, deadline=60).queues([name, f"{name}.other"])
+
+    moves = QueueDepth(name, moves_within=0.1, consumers_at_least=0)
+    sampled, other = seen(moves, QueueDepth(f"{name}.other"))
+    assert sampled.progress.interval >= 0.1
+    assert other.progress == NOT_ASKED
+    later = QueueDepth(f"{name}.other", moves_within=1.5, consumers_at_least=0)
+    sampled, other = seen(later, moves)
+    assert 0.1 <= sampled.progress.interval < 1.5 <= other.progress.interval
 
 
 def test_empty_queue_is_not_sampled(scene, name, work):
@@ -183,3 +212,10 @@ def accepting(name, count, queue="billing"):
 def test_growth(before, after, accepted):
     """Only workers of the queue count; one that was started again counts from zero."""
     assert growth(Workers(tuple(before)), Workers(tuple(after)), "billing") == accepted
+
+
+def test_growth_of_who_is_silent():
+    """What a silent worker accepted meanwhile, nobody knows."""
+    fleet = Workers((accepting("w1", 5),), subscribed=2)
+    assert growth(fleet, fleet, "billing") == Unseen("not every mailbox answered")
+    assert growth(fleet, Workers((accepting("w1", 6),), subscribed=2), "billing") == 1

@@ -7,6 +7,7 @@ import pytest
 from redis import Redis
 
 from pytest_celery_health import AskQueues, Queue, QueueDepth, Snapshot, Unseen, Worker, Workers, judge
+from pytest_celery_health.facts import merge
 from pytest_celery_health.observe import queues
 from tests.observe.scene import INFO, NOBODY, Scene
 from tests.support.timing import wait_until
@@ -146,6 +147,19 @@ def test_pattern_finds_a_queue_that_only_the_broker_knows(scenes, options):
     )
     assert keys(scene) == before
     assert scene.read("celery").known == {"celery"}
+
+
+def test_pattern_does_not_mean_what_another_row_names(scenes):
+    """A misspelt name, and a queue that only a name leads to, are the matter of the row that names them."""
+    scene = scenes()
+    Redis.from_url(scene.url).lpush("pay.eu", "{}")
+    wanted = QueueDepth("pay*"), QueueDepth("pay.typo"), QueueDepth("pay.eu", ready_below=1)
+    alone = judge(wanted[0], scene.look(*wanted[0].asks()))
+    seen = scene.look(*merge(ask for check in wanted for ask in check.asks()))
+    assert judge(wanted[0], seen) == alone
+    assert alone.message().startswith("cannot tell: no queue matches pay*")
+    assert judge(wanted[1], seen).message().startswith("pay.typo does not exist")
+    assert judge(wanted[2], seen).message().startswith("pay.eu holds 1 ready message")
 
 
 def test_pattern_leaves_out_what_remote_control_leaves_behind(scenes):

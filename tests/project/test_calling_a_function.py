@@ -75,6 +75,12 @@ def test_what_cannot_be_called(project: Write, function: str, said: str) -> None
     assert str(caught.value).splitlines()[0] == said
 
 
+def test_one_that_ends_its_process(project: Write) -> None:
+    ends = "    def beat():\n        import os\n        print('over', flush=True)\n        os._exit(0)\n"
+    with pytest.raises(ProjectError, match=r"^shop:beat ended its process, which exited with 0: over$"):
+        call(project("shop", {"shop.py": APP + ends}), "shop:beat", timeout=10)
+
+
 def test_one_that_does_not_answer(project: Write) -> None:
     slow = "    def beat():\n        import time\n        time.sleep(60)\n"
     with pytest.raises(

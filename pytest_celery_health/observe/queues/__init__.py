@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 from pytest_celery_health.facts import (
@@ -23,6 +24,8 @@ from pytest_celery_health.observe.queues.other import OtherQueues
 from pytest_celery_health.observe.queues.progress import watch
 from pytest_celery_health.observe.queues.redis import RedisQueues
 from pytest_celery_health.project.info import AppInfo
+
+_NOT_WATCHED = Unseen("nobody consumes it, so it was not watched")
 
 READERS: dict[str, type[Reader]] = {
     driver: reader for reader in (RedisQueues, AmqpQueues, MemoryQueues) for driver in reader.drivers
@@ -53,20 +56,35 @@ def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
         else:
             known = replace(known, bound=_of_tasks(bound, context.target.event_exchange))
     names = _matching(asked, known)
+    meant = {*_matching(filter(is_pattern, asked), known)}
     depths = reader.depths(names, known, unacked=any(ask.unacked for ask in asks))
     seen = {queue.name: queue for queue in depths.queues}
-    for over in sorted({ask.progress_over for ask in asks if ask.progress_over is not None}):
-        wanted = _matching((name for ask in asks if ask.progress_over == over for name in ask.names), known)
-        sampled = watch(
-            reader,
-            [seen[name] for name in wanted],
-            over,
-            known,
-            context.workers,
-            lambda: context.again(frozenset({"active_queues", "stats"})),
-        )
+    overs: dict[str, float] = {}
+    for ask in asks:
+        for name in _matching(ask.names, known) if ask.progress_over is not None else ():
+            if ask.consumed and _nobody_consumes(seen[name], context.workers):
+                seen[name] = replace(seen[name], progress=_NOT_WATCHED)
+            else:
+                overs[name] = max(ask.progress_over or 0.0, overs.get(name, 0.0))
+    if overs:
+        again = partial(context.again, frozenset({"active_queues", "stats"}))
+        watched = [seen[name] for name in overs]
+        sampled = watch(reader, watched, overs, known, context.workers, again)
         seen.update((queue.name, queue) for queue in sampled)
-    return Queues(tuple(seen.values()), _existing(seen.values(), known), depths.unacked, unlisted)
+    return Queues(
+        tuple(seen.values()),
+        _existing(seen.values(), known),
+        depths.unacked,
+        unlisted,
+        frozenset(names) - known.names - meant,
+    )
+
+
+def _nobody_consumes(queue: Queue, workers: Workers | Unseen) -> bool:
+    """Whether it is certain. A mailbox that is silent may be a consumer's."""
+    if not isinstance(queue.consumers, Unseen):
+        return not queue.consumers
+    return not isinstance(workers, Unseen) and workers.consuming(queue.name) == () and workers.unheard == 0
 
 
 def _known(workers: Workers | Unseen, app: AppInfo | None) -> Known:

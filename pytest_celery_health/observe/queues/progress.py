@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from pytest_celery_health.durations import spell
@@ -21,14 +21,14 @@ SPARE = 0.25
 def watch(
     reader: Reader,
     seen: Sequence[Queue],
-    over: float,
+    overs: Mapping[str, float],
     known: Known,
     before: Workers | Unseen,
     again: Callable[[], Workers | Unseen],
 ) -> tuple[Queue, ...]:
     """`seen`, with the progress of those that hold messages.
 
-    It ends as soon as each of them moved, else after `over` seconds or SPARE before the deadline.
+    Each is watched until it moved, else for its seconds in `overs` or until SPARE before the deadline.
     `before` are the workers with their queues and what they had `accepted`; `again` asks them once more, if a
     backlog seems to stand still.
     """
@@ -38,10 +38,10 @@ def watch(
         return tuple(seen)
     marks = reader.oldest(first)
     start = monotonic()
-    for elapsed in _pauses(start, min(over, reader.deadline.left() - SPARE)):
-        waiting = [name for name in first if name not in found or _stands(found[name])]
-        if not waiting:
-            break
+    left = reader.deadline.left() - SPARE
+    ends = {name: min(overs[name], left) for name in first}
+    waiting = list(first)
+    for elapsed in _pauses(start, ends.values()):
         for queue in reader.depths(waiting, known).queues:
             found[queue.name] = (
                 queue.ready
@@ -52,10 +52,13 @@ def watch(
             progress = found[name]
             if isinstance(progress, Progress) and name in marks:
                 found[name] = replace(progress, oldest_moved=_moved(marks[name], now))
+        waiting = [name for name in waiting if elapsed < ends[name] and _stands(found[name])]
+        if not waiting:
+            break
     still = any(map(_stands, found.values()))
     after = again() if still else before
     return tuple(
-        replace(queue, progress=_settled(queue.name, found[queue.name], over, before, after))
+        replace(queue, progress=_settled(queue.name, found[queue.name], overs[queue.name], before, after))
         if queue.name in found
         else queue
         for queue in seen
@@ -80,6 +83,9 @@ def growth(before: Workers | Unseen, after: Workers | Unseen, queue: str) -> int
             blind = total if isinstance(total, Unseen) else earlier  # type: ignore[assignment]
         else:
             accepted += total - earlier if total >= earlier else total
+    unheard = after.unheard if isinstance(after, Workers) else 0
+    if not accepted and not blind and isinstance(unheard, int) and unheard:
+        return Unseen("not every mailbox answered")
     return accepted or blind or 0
 
 
@@ -96,17 +102,16 @@ def _accepted(workers: Workers | Unseen, queue: str) -> dict[str, int | Unseen] 
     }
 
 
-def _pauses(start: float, over: float) -> Iterator[float]:
-    """Sleep, ever longer, and yield the seconds since `start`; the last time once `over` has passed."""
+def _pauses(start: float, ends: Iterable[float]) -> Iterator[float]:
+    """Sleep, ever longer, and yield the seconds since `start`; also as soon as each of `ends` has passed."""
     pause = FIRST_PAUSE
-    while True:
-        elapsed = monotonic() - start
-        time.sleep(max(0.0, min(pause, over - elapsed)))
-        elapsed = monotonic() - start
-        yield elapsed
-        if elapsed >= over:
-            return
-        pause *= 2
+    elapsed = 0.0
+    for end in sorted({*ends}):
+        while elapsed < end or not elapsed:
+            time.sleep(max(0.0, min(pause, end - (monotonic() - start))))
+            elapsed = monotonic() - start
+            yield elapsed
+            pause *= 2
 
 
 def _moved(first: Marks, now: Marks) -> bool:

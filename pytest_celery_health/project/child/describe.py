@@ -43,6 +43,7 @@ def describe(app: Celery, name: str) -> dict[str, Any]:
         "schedule": schedule,
         "schedule_unseen": schedule_unseen,
         "unanswering": _unanswering(app),
+        "unreadable": _unreadable(app),
         "redbeat": {key: plain(conf[key]) for key in _REDBEAT if key in conf},
     }
 
@@ -66,6 +67,10 @@ def _unanswering(app: Celery) -> str:
         return "worker_enable_remote_control is off, so workers answer nothing"
     if _JSON not in prepare_accept_content(app.conf.accept_content):
         return "accept_content leaves out JSON, so workers refuse what a look asks"
+    return ""
+
+
+def _unreadable(app: Celery) -> str:
     serializer = app.control.mailbox.serializer or "json"
     if serializer != "json":
         return f"workers answer in {serializer} (task_serializer), and a look reads JSON only"
