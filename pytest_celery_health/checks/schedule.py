@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import silent
-from pytest_celery_health.facts import Ask, AskSchedule, AskWorkers, Snapshot, Unseen
+from pytest_celery_health.facts import Ask, AskSchedule, AskWorkers, Snapshot, Unseen, Workers
 from pytest_celery_health.verdict import Finding
 
 
@@ -66,19 +66,38 @@ class ScheduleRuns(Check):
                     "fitting arguments",
                 )
                 continue
-            if not entry.queue:
+            if entry.exchange and not entry.bound:
+                sends = f"has no queue for {entry.routing_key}, and {subject} sends {entry.task} to it"
+                yield Finding(False, f"exchange {entry.exchange}", sends, "a queue bound to it")
+                continue
+            if entry.exchange and isinstance(entry.bound, Unseen):
+                sends = f"sends {entry.task} to exchange {entry.exchange} with {entry.routing_key}"
+                why = f"to which the app binds no queue: {entry.bound.why}"
+                yield Finding(None, subject, f"{sends}, {why}")
+                continue
+            queues = (entry.queue,) if entry.queue else entry.bound
+            if isinstance(queues, Unseen):
                 yield Finding(None, subject, f"where {entry.task} is sent is not known without sending it")
                 continue
-            workers = seen.workers
-            consumers = workers if isinstance(workers, Unseen) else workers.consuming(entry.queue)
-            if isinstance(consumers, Unseen):
-                yield Finding.unseen(subject, consumers)
-            elif consumers:
-                sends = f"sends {entry.task} to {entry.queue}, consumed by {consumers[0]}"
-                yield Finding(True, subject, sends, "a consumed queue")
-            elif not isinstance(workers, Unseen) and isinstance(workers.unheard, int) and workers.unheard:
-                blind = f"{entry.queue} is consumed by no worker that answered, and {silent(workers.unheard)}"
-                yield Finding(None, subject, blind)
-            else:
-                sends = f"is consumed by no worker, and {subject} sends {entry.task} to it"
-                yield Finding(False, entry.queue, sends, "a consumer")
+            yield _consumed(seen.workers, subject, entry.task, queues)
+
+
+def _consumed(workers: Workers | Unseen, subject: str, task: str, queues: tuple[str, ...]) -> Finding:
+    """Whether a worker consumes one of `queues`, each of which gets the message."""
+    blind: Unseen | None = None
+    for queue in queues:
+        consumers = workers if isinstance(workers, Unseen) else workers.consuming(queue)
+        if isinstance(consumers, Unseen):
+            blind = consumers
+        elif consumers:
+            sends = f"sends {task} to {queue}, consumed by {consumers[0]}"
+            return Finding(True, subject, sends, "a consumed queue")
+    if blind is not None:
+        return Finding.unseen(subject, blind)
+    every = ", ".join(queues)
+    are, them = ("is", "it") if len(queues) == 1 else ("are", "them")
+    if not isinstance(workers, Unseen) and isinstance(workers.unheard, int) and workers.unheard:
+        why = f"{every} {are} consumed by no worker that answered, and {silent(workers.unheard)}"
+        return Finding(None, subject, why)
+    sends = f"{are} consumed by no worker, and {subject} sends {task} to {them}"
+    return Finding(False, every, sends, "a consumer")

@@ -154,7 +154,11 @@ class Beat:
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One entry of the schedule. `problem` says why its arguments do not fit its task; `malformed` what no
-    beat could use of the entry itself, and `wanted` what it should be."""
+    beat could use of the entry itself, and `wanted` what it should be.
+
+    `queue` is where its message goes by name. One that goes to an `exchange` with a `routing_key` has none,
+    and `bound` are the queues that get it: by the app's own bindings, else by the broker's.
+    """
 
     name: str
     task: str
@@ -163,6 +167,9 @@ class Entry:
     problem: str = ""
     malformed: str = ""
     wanted: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    bound: tuple[str, ...] | Unseen = NOT_ASKED
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,6 +199,10 @@ class _Visit:
         context = Context(
             self.target, connection, self.deadline, workers, ask, self._count, self._further_sockets
         )
+        schedule = self._facts.get(Schedule)
+        if isinstance(schedule, Schedule):
+            found = self._guarded(partial(_with_bindings, context, schedule))
+            self._facts[Schedule] = schedule if isinstance(found, Unseen) else found
         if self._queues_asks:
             queues = partial(_queues, context, self._queues_asks)
             self._keep(Queues, link if isinstance(link, Unseen) else self._guarded(queues))
@@ -321,6 +325,12 @@ def _queues(context: Context, asks: tuple[AskQueues, ...]) -> Queues | Unseen:
     from pytest_celery_health.observe.queues import read
 
     return read(context, asks)
+
+
+def _with_bindings(context: Context, schedule: Schedule) -> Schedule:
+    from pytest_celery_health.observe.queues import with_bindings
+
+    return with_bindings(context, schedule)
 
 
 def _beat(context: Context, source: str, url: str) -> Beat | Unseen:

@@ -22,10 +22,10 @@ from types import TracebackType
 from typing import IO, Any, Generic, Protocol, TypeVar
 
 from pytest_celery_health.durations import spell
-from pytest_celery_health.facts import AskTrials, Call, Entry, Handler, Handlers, Leak, Trial, Trials
+from pytest_celery_health.facts import AskTrials, Call, Handler, Handlers, Leak, Trial, Trials
 from pytest_celery_health.masking import mask
 from pytest_celery_health.project import values
-from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, entries_in
 
 #: Seconds that a child gets to end itself and what it started.
 _ENDS_WITHIN = 0.5
@@ -147,7 +147,7 @@ class _Describing:
     def read(self, value: Any) -> AppInfo:
         value["tasks"] = frozenset(value["tasks"])
         value["queues"] = tuple(value["queues"])
-        value["schedule"] = tuple(Entry(**entry) for entry in value["schedule"])
+        value["schedule"] = entries_in(value["schedule"])
         return AppInfo(**value)
 
 

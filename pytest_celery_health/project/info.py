@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,15 @@ class AppInfo:
     redbeat: Mapping[str, Any] = field(default_factory=dict, repr=False)
     unanswering: str = ""
     unreadable: str = ""
+
+
+def entries_in(said: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    """The entries of a schedule that crossed a pipe."""
+    every: Iterable[dict[str, Any]] = (
+        {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+        for entry in said
+    )
+    return tuple(Entry(**fields) for fields in every)
 
 
 class ProjectError(Exception):

@@ -17,12 +17,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from pytest_celery_health.facts import Entry
 from pytest_celery_health.masking import mask
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project import values
 from pytest_celery_health.project.describe import child_environ, describe
-from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, entries_in
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.brokers import Broker, Launch
 from pytest_celery_health.sandbox.children.child import INFO, UP
@@ -515,7 +514,7 @@ class Sandbox:
 def _app_info(text: str) -> AppInfo:
     said = values.parse(text)
     said = {**said, "queues": tuple(said["queues"]), "tasks": frozenset(said["tasks"])}
-    said["schedule"] = tuple(Entry(**entry) for entry in said["schedule"])
+    said["schedule"] = entries_in(said["schedule"])
     return AppInfo(**said)
 
 

@@ -37,6 +37,16 @@ def verdict(*entries, check=None, workers=W1):
             Entry("nightly", "shop.report", queue="reports"),
             "reports is consumed by no worker, and entry nightly sends shop.report to it; wanted a consumer",
         ),
+        (
+            Entry("nightly", "shop.report", exchange="ex", routing_key="orphan", bound=()),
+            "exchange ex has no queue for orphan, and entry nightly sends shop.report to it;"
+            " wanted a queue bound to it",
+        ),
+        (
+            Entry("nightly", "shop.report", exchange="ex", routing_key="k", bound=("q1", "q2")),
+            "q1, q2 are consumed by no worker, and entry nightly sends shop.report to them;"
+            " wanted a consumer",
+        ),
     ],
 )
 def test_entry_that_cannot_run(entry, message):
@@ -48,7 +58,8 @@ def test_entry_that_cannot_run(entry, message):
 def test_schedule_that_runs():
     """Every entry is a finding of its own."""
     found = verdict(
-        Entry("beat", "shop.beat", queue="default"), Entry("report", "shop.report", queue="default")
+        Entry("beat", "shop.beat", queue="default"),
+        Entry("report", "shop.report", exchange="ex", routing_key="k", bound=("audit", "default")),
     )
     assert found.healthy
     assert [finding.line() for finding in found.findings] == [
@@ -82,6 +93,10 @@ def test_named_entries():
         (
             Snapshot(W1, Schedule((Entry("e", "t"),))),
             "cannot tell: entry e: where t is sent is not known without sending it",
+        ),
+        (
+            Snapshot(W1, Schedule((Entry("e", "t", exchange="ex", routing_key="k", bound=Unseen("why")),))),
+            "cannot tell: entry e: sends t to exchange ex with k, to which the app binds no queue: why",
         ),
     ],
 )

@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 from pytest_celery_health.facts import (
+    NOT_ASKED,
     AskQueues,
     Queue,
     Queues,
+    Schedule,
     Unseen,
     Workers,
     is_pattern,
@@ -31,7 +33,7 @@ READERS: dict[str, type[Reader]] = {
     driver: reader for reader in (RedisQueues, AmqpQueues, MemoryQueues) for driver in reader.drivers
 }
 
-__all__ = ["READERS", "Depths", "Known", "Reader", "read", "reader_for", "watch"]
+__all__ = ["READERS", "Depths", "Known", "Reader", "read", "reader_for", "watch", "with_bindings"]
 
 
 def reader_for(context: Context) -> Reader:
@@ -85,6 +87,27 @@ def _nobody_consumes(queue: Queue, workers: Workers | Unseen) -> bool:
     if not isinstance(queue.consumers, Unseen):
         return not queue.consumers
     return not isinstance(workers, Unseen) and workers.consuming(queue.name) == () and workers.unheard == 0
+
+
+def with_bindings(context: Context, schedule: Schedule) -> Schedule:
+    """The schedule, with the queues that the broker binds where the app binds none.
+
+    Raises what the connection raises.
+    """
+    entries = schedule.entries
+    by_key = [entry for entry in entries if entry.exchange and entry.bound == NOT_ASKED]
+    lost = {(entry.exchange, entry.routing_key) for entry in by_key}
+    if not lost:
+        return schedule
+    connection = context.connection
+    reader = None if isinstance(connection, Unseen) else reader_for(context)
+    bound = {pair: connection if reader is None else reader.taking(*pair) for pair in sorted(lost)}
+    return Schedule(
+        tuple(
+            replace(entry, bound=bound.get((entry.exchange, entry.routing_key), entry.bound))
+            for entry in entries
+        )
+    )
 
 
 def _known(workers: Workers | Unseen, app: AppInfo | None) -> Known:

@@ -45,6 +45,19 @@ class AmqpQueues(Reader):
             channel.close()
         return Depths(tuple(queues), held)
 
+    def taking(self, exchange: str, routing_key: str) -> tuple[str, ...] | Unseen:
+        del routing_key
+        channel = self.connection.channel()
+        try:
+            channel.exchange_declare(exchange, "direct", passive=True)
+        except self.connection.channel_errors as error:
+            if getattr(error, "reply_code", None) == NOT_FOUND:
+                return ()
+            return Unseen(f"the broker refused a passive declare of it: {error}")
+        finally:
+            channel.close()
+        return Unseen("AMQP does not list the bindings of an exchange")
+
     def _declared(self, channel: Any, names: Sequence[str]) -> list[Queue]:
         """All of them said before the first answer is read; up to the first that was refused."""
         from amqp import spec

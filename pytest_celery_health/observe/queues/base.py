@@ -58,6 +58,11 @@ class Reader(ABC):
         """The names of all queues that the broker's bindings tell; none where it cannot list them."""
         return frozenset()
 
+    def taking(self, exchange: str, routing_key: str) -> tuple[str, ...] | Unseen:
+        """The queues to which the broker gives a message of this exchange and routing key."""
+        del exchange, routing_key
+        return Unseen(f"{self.connection.transport.driver_type} does not list bindings")
+
     def oldest(self, names: Iterable[str]) -> Mapping[str, Marks]:
         """A mark of the oldest message in each list of a queue; none where the broker cannot show it."""
         del names

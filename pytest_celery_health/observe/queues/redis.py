@@ -79,6 +79,16 @@ class RedisQueues(Reader):
             names.update(self._queue_in(member) for member in members)
         return frozenset(names - {""})
 
+    def taking(self, exchange: str, routing_key: str) -> tuple[str, ...] | Unseen:
+        reply = next(self._ask([("SMEMBERS", self.prefix + self.channel.keyprefix_queue % exchange)]))
+        if isinstance(reply, Unseen):
+            return reply
+        rows = [_text(member).split(self.channel.sep) for member in reply]
+        found = sorted({row[-1] for row in rows if row[0] == routing_key} - {""})
+        if not found and any(len(row) > 2 and row[1] for row in rows):
+            return Unseen("a topic exchange, whose bindings count for kombu once beat has declared it")
+        return tuple(found)
+
     def _queue_in(self, member: Any) -> str:
         return _text(member).rsplit(self.channel.sep, 1)[-1]
 

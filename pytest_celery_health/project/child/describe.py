@@ -11,7 +11,8 @@ import celery
 from celery import Celery
 from kombu.serialization import prepare_accept_content
 
-from pytest_celery_health.project.child.schedule import queue_name, read_schedule
+from pytest_celery_health.project.child.destination import queue_name
+from pytest_celery_health.project.child.schedule import read_schedule
 
 _REDBEAT = ("redbeat_redis_url", "redbeat_key_prefix", "redbeat_lock_key", "redbeat_lock_timeout")
 _TOLD = ("exchange", "routing_key", "rate_limit", "time_limit", "soft_time_limit")

@@ -13,6 +13,7 @@ from celery import Celery, schedules
 from celery.beat import ScheduleEntry
 from celery.utils.imports import load_extension_class_names, symbol_by_name
 
+from pytest_celery_health.project.child.destination import destination
 from pytest_celery_health.project.child.message import flaw, shown
 
 #: What Celery's own beat takes in an entry, `name` and `app` being its own.
@@ -49,7 +50,7 @@ def _entry(app: Celery, name: str, entry: Any) -> dict[str, Any]:
     args, kwargs = tuple(said.get("args") or ()), dict(said.get("kwargs") or {})
     task = app.tasks.get(task_name)
     options = dict(said.get("options") or {})
-    queue, problem = _route(app, task_name, task, args, kwargs, options)
+    goes_to, problem = _route(app, task_name, task, args, kwargs, options)
     malformed = wanted = ""
     if not task_name:
         problem = "it names no task"
@@ -61,7 +62,8 @@ def _entry(app: Celery, name: str, entry: Any) -> dict[str, Any]:
         "name": name,
         "task": str(task_name),
         "registered": task is not None,
-        "queue": queue,
+        "queue": "",
+        **goes_to,
         "problem": problem,
         "malformed": malformed,
         "wanted": wanted,
@@ -98,15 +100,15 @@ _FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def _route(
     app: Celery, name: str, task: Any, args: Any, kwargs: Any, options: dict[str, Any]
-) -> tuple[str, str]:
-    """The queue that beat's message would go to, and what is wrong with it."""
+) -> tuple[dict[str, Any], str]:
+    """Where beat's message would go, and what is wrong with it."""
     if task is not None:
         options = {**task._get_exec_options(), **options}
     try:
         sent = app.amqp.router.route(options, name, args, kwargs, task_type=task)
     except Exception as error:  # noqa: BLE001  (a router is the user's own code)
-        return "", f"it cannot be routed: {error}"
-    return queue_name(sent.get("queue") or ""), ""
+        return {}, f"it cannot be routed: {error}"
+    return destination(app, sent), ""
 
 
 def _misfit(task: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -169,8 +171,3 @@ def _refused(app: Celery, name: str, said: Mapping[Any, Any]) -> str:
     except Exception:  # noqa: BLE001 - a scheduler of the project's own
         return ""
     return ""
-
-
-def queue_name(queue: Any) -> str:
-    """The name of what a route or an entry has as its queue."""
-    return str(getattr(queue, "name", queue))
