@@ -12,10 +12,11 @@ NAME = "BENCHMARK_NAME"
 
 
 def make(broker: str, name: str) -> Celery:
-    """An app whose queue and control exchange nobody else has: the broker may be shared."""
+    """An app whose queue and exchanges nobody else has: the broker may be shared."""
     app = Celery("benchmark", broker=broker, set_as_current=False)
     app.conf.update(
         control_exchange=name,
+        event_exchange=f"{name}.ev",
         task_default_queue=name,
         task_queues=[Queue(name, auto_delete=True)],
         broker_connection_retry_on_startup=True,

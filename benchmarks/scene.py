@@ -64,7 +64,7 @@ def app(broker: str) -> Iterator[Celery]:
         app.close()
         if broker.startswith("amqp"):
             with suppress(Exception), Connection(broker) as connection:
-                for exchange in (f"{name}.pidbox", f"reply.{name}.pidbox", name):
+                for exchange in (f"{name}.pidbox", f"reply.{name}.pidbox", f"{name}.ev", f"{name}-q", name):
                     connection.default_channel.exchange_delete(exchange)
 
 

@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import pytest
 from celery import Celery, _state
-from kombu import Connection
 
 from conftest import IMPOSSIBLE
 from pytest_celery_health.sandbox import SandboxError
@@ -19,6 +18,7 @@ from pytest_celery_health.sandbox.embedded import EmbeddedBrokers
 from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from pytest_celery_health.sandbox.spec import SandboxSpec
 from tests.observe.fleet import RABBIT, accepts
+from tests.support.rabbit import forget
 
 GUIDE = Path(__file__).parents[1] / "projects" / "guide" / "shop" / "health.py"
 OWN = "redis://broker.invalid/0"
@@ -52,21 +52,28 @@ def brokers() -> Iterator[EmbeddedBrokers]:
 
 
 @pytest.fixture
-def start_fleet(app: Celery, brokers: EmbeddedBrokers) -> Iterator[StartFleet]:
+def name() -> str:
+    """Of a queue of the test's own."""
+    return f"billing-{uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def start_fleet(app: Celery, brokers: EmbeddedBrokers, name: str) -> Iterator[StartFleet]:
     """A fleet on one of BROKERS, or on a broker of the sandbox."""
     with ExitStack() as stack:
 
-        def start(name: str = "") -> CeleryFleet:
-            if name == "rabbitmq":
+        def start(kind: str = "") -> CeleryFleet:
+            if kind == "rabbitmq":
                 if not accepts(5672):
                     pytest.skip("no RabbitMQ on 127.0.0.1:5672")
-                app.conf.control_exchange = app.conf.event_exchange = f"fleet-{uuid4().hex[:8]}"
-                stack.callback(_forget, app.conf.control_exchange)
-                return stack.enter_context(CeleryFleet(app, RABBIT, "rpc://", broker=name))
+                control = app.conf.control_exchange = app.conf.event_exchange = f"fleet-{uuid4().hex[:8]}"
+                app.conf.task_default_exchange = name
+                stack.callback(forget, RABBIT, control, control, name)
+                return stack.enter_context(CeleryFleet(app, RABBIT, "rpc://", broker=kind))
             try:
-                broker = stack.enter_context(brokers.empty(name))
+                broker = stack.enter_context(brokers.empty(kind))
             except SandboxError as error:
-                pytest.skip(f"{IMPOSSIBLE if name == 'valkey' else ''}{error}")
+                pytest.skip(f"{IMPOSSIBLE if kind == 'valkey' else ''}{error}")
             fleet = CeleryFleet(
                 app,
                 broker.target.url,
@@ -77,12 +84,6 @@ def start_fleet(app: Celery, brokers: EmbeddedBrokers) -> Iterator[StartFleet]:
             return stack.enter_context(fleet)
 
         yield start
-
-
-def _forget(exchange: str) -> None:
-    with Connection(RABBIT) as connection:
-        for name in (f"{exchange}.pidbox", f"reply.{exchange}.pidbox", exchange):
-            connection.default_channel.exchange_delete(name)
 
 
 @pytest.fixture(params=BROKERS, ids=lambda name: name or "the best")

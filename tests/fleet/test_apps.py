@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -14,14 +13,13 @@ from tests.fleet.conftest import StartFleet
 
 
 @pytest.mark.parametrize("broker", ["", "memory", "rabbitmq"])
-def test_an_app_that_speaks_no_json(app: Celery, start_fleet: StartFleet, broker: str) -> None:
+def test_an_app_that_speaks_no_json(app: Celery, start_fleet: StartFleet, broker: str, name: str) -> None:
     app.conf.task_serializer = "pickle"
     app.conf.accept_content = ["pickle"]
     fleet = start_fleet(broker)
     fleet.worker("w1@sim", active=[RunningTask("shop.pay")])
     seen = app.control.inspect(destination=["w1@sim"], timeout=10).active()
     assert [task["name"] for task in seen["w1@sim"]] == ["shop.pay"]
-    name = f"pickled-{uuid4().hex[:8]}"
     fleet.queue(name, ready=1, args=(1, (2, 3)))
     with app.connection() as connection:
         queue = connection.SimpleQueue(name, accept=["pickle"])

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
-from uuid import uuid4
 
 import pytest
 from celery import Celery, signals
@@ -21,12 +20,6 @@ from pytest_celery_health.sandbox.fleet.here import CeleryFleet
 from pytest_celery_health.sandbox.fleet.simulated import Fleet
 from tests.fleet.conftest import StartFleet
 from tests.support.timing import in_time
-
-
-@pytest.fixture
-def name() -> str:
-    """Of a queue of the test's own."""
-    return f"billing-{uuid4().hex[:8]}"
 
 
 @pytest.fixture
@@ -199,10 +192,9 @@ def test_fewer_than_none_is_refused(best: CeleryFleet) -> None:
 
 @pytest.mark.parametrize("broker", ["", "rabbitmq"])
 def test_the_look_of_this_plugin_sees_what_is_there(
-    app: Celery, start_fleet: StartFleet, broker: str
+    app: Celery, start_fleet: StartFleet, broker: str, name: str
 ) -> None:
     fleet = start_fleet(broker)
-    name = f"billing-{uuid4().hex[:8]}"
     fleet.workers(3, queues=[name])
     fleet.beat("beat@sim")
     fleet.queue(name, ready=5, priorities={9: 2}, unacked=3, unacked_for=600)

@@ -83,18 +83,23 @@ def vhost_url(rabbit_url: str) -> Iterator[str]:
         rabbitmqctl("delete_vhost", name)
 
 
+@pytest.fixture(scope="module")
+def _rabbit_exchanges() -> Iterator[list[str]]:
+    """Deleted when no worker of a test is left, which would make them again."""
+    from tests.support.rabbit import forget
+
+    names: list[str] = []
+    yield names
+    for name in names:
+        forget(RABBIT, name, f"{name}.q", f"{name}.ev")
+
+
 @pytest.fixture
-def rabbit_exchange(rabbit_url: str) -> Iterator[str]:
+def rabbit_exchange(rabbit_url: str, _rabbit_exchanges: list[str]) -> str:
     """A control exchange of the test's own, so that nobody else's worker answers. What its app calls after
     it, a queue `NAME.q` and an exchange of events `NAME.ev`, goes with it."""
-    from kombu import Connection
-
-    name = f"test-{uuid4().hex[:12]}"
-    yield name
-    with Connection(rabbit_url) as connection:
-        connection.default_channel.queue_delete(f"{name}.q")
-        for exchange in (f"{name}.pidbox", f"reply.{name}.pidbox", f"{name}.q", f"{name}.ev"):
-            connection.default_channel.exchange_delete(exchange)
+    _rabbit_exchanges.append(f"test-{uuid4().hex[:12]}")
+    return _rabbit_exchanges[-1]
 
 
 @pytest.fixture

@@ -222,6 +222,12 @@ def test_another_control_exchange_and_another_database_are_other_fleets(
     assert workers_of(redis_server.fresh(), control_exchange="other").subscribed == 0
 
 
+def own_names(exchange: str) -> dict[str, str]:
+    """Configuration of a worker that leaves nothing but what goes with this control exchange."""
+    events, queue = f"{exchange}.ev", f"{exchange}.q"
+    return {"control_exchange": exchange, "event_exchange": events, "task_default_queue": queue}
+
+
 def test_rabbitmq_nobody(rabbit_url: str, rabbit_exchange: str) -> None:
     workers = in_time(lambda: workers_of(rabbit_url, control_exchange=rabbit_exchange), within=0.5)
     assert workers == Workers((), (), 0)
@@ -230,7 +236,7 @@ def test_rabbitmq_nobody(rabbit_url: str, rabbit_exchange: str) -> None:
 def test_rabbitmq_everything(rabbit_url: str, rabbit_exchange: str, start_worker: StartWorker) -> None:
     more = {"control_exchange": rabbit_exchange, "event_exchange": f"{rabbit_exchange}.ev"}
     queue = f"{rabbit_exchange}.q"
-    worker = start_worker(rabbit_url, "w1@x", "-P", "prefork", "-c", "2", "-Q", queue, **more)
+    worker = start_worker(rabbit_url, "w1@x", "-P", "prefork", "-c", "2", **own_names(rabbit_exchange))
     details = ("active_queues", "stats", "registered", "version", "active", "reserved", "scheduled", "clock")
     seen = named(workers_of(rabbit_url, *details, **more), "w1@x")
     assert seen.queues == (queue,)
@@ -248,7 +254,7 @@ def test_rabbitmq_everything(rabbit_url: str, rabbit_exchange: str, start_worker
 def test_rabbitmq_tells_a_frozen_worker_from_one_that_is_gone(
     rabbit_url: str, rabbit_exchange: str, start_worker: StartWorker
 ) -> None:
-    frozen = start_worker(rabbit_url, "frozen@x", control_exchange=rabbit_exchange)
+    frozen = start_worker(rabbit_url, "frozen@x", **own_names(rabbit_exchange))
     frozen.freeze()
     workers = workers_of(rabbit_url, names=["frozen@x", "gone@x"], control_exchange=rabbit_exchange)
     assert workers.answered == ()
@@ -256,7 +262,7 @@ def test_rabbitmq_tells_a_frozen_worker_from_one_that_is_gone(
 
 
 def test_a_vhost_is_another_broker(rabbit_url: str, rabbit_exchange: str, start_worker: StartWorker) -> None:
-    start_worker(rabbit_url, control_exchange=rabbit_exchange)
+    start_worker(rabbit_url, **own_names(rabbit_exchange))
     seen = look(
         Target("t", rabbit_url[:-1] + "nowhere", control_exchange=rabbit_exchange), [AskWorkers()], deadline=5
     ).snapshot.workers

@@ -27,7 +27,8 @@ def scene(request):
         scene = Scene(request.getfixturevalue("redis_url"))
     else:
         exchange = request.getfixturevalue("rabbit_exchange")
-        scene = Scene(request.getfixturevalue("rabbit_url"), control_exchange=exchange)
+        more = {"control_exchange": exchange, "event_exchange": f"{exchange}.ev"}
+        scene = Scene(request.getfixturevalue("rabbit_url"), **more)
     yield scene
     scene.close()
 

@@ -27,6 +27,7 @@ from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.fleet.mailboxes import spelling
 from pytest_celery_health.sandbox.fleet.simulated import Fleet
 from pytest_celery_health.sandbox.fleet.worker import SimulatedWorker
+from tests.support.rabbit import forget
 
 RABBITMQ = os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 #: Of our own: others may use the same RabbitMQ.
@@ -110,9 +111,8 @@ def rabbitmq() -> Iterator[str]:
             connection.connect()
         except OSError as error:
             pytest.skip(f"no RabbitMQ: {error}")
-        yield RABBITMQ
-        for exchange in (f"{CONTROL}.pidbox", f"reply.{CONTROL}.pidbox"):
-            connection.default_channel.exchange_delete(exchange)
+    yield RABBITMQ
+    forget(RABBITMQ, CONTROL)
 
 
 @pytest.fixture
