@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest_celery_health.facts import Entry
+from pytest_celery_health.facts import Entry, Unseen
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,13 @@ class AppInfo:
 
 def entries_in(said: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
     """The entries of a schedule that crossed a pipe."""
-    every: Iterable[dict[str, Any]] = (
-        {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-        for entry in said
-    )
-    return tuple(Entry(**fields) for fields in every)
+    return tuple(Entry(**{key: _plain(value) for key, value in entry.items()}) for entry in said)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(value)
+    return Unseen(**value) if isinstance(value, dict) else value
 
 
 class ProjectError(Exception):

@@ -212,7 +212,7 @@ BAD_ENTRIES = {
     "kwargs": (f"{{{SENT}, 'kwargs': [1]}}", "entry kwargs has a list as its kwargs; wanted a mapping"),
     "never": (
         "{'task': 'tiny.t'}",
-        "entry never has no schedule; wanted seconds, a timedelta, crontab or solar",
+        "entry never has no schedule; wanted seconds above 0, a timedelta, crontab or solar",
     ),
     "enabled": (
         f"{{{SENT}, 'enabled': True}}",
