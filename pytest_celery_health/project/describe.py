@@ -25,7 +25,7 @@ from pytest_celery_health.durations import spell
 from pytest_celery_health.facts import AskTrials, Call, Handler, Handlers, Leak, Trial, Trials
 from pytest_celery_health.masking import mask
 from pytest_celery_health.project import values
-from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, entries_in
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, info_in
 
 #: Seconds that a child gets to end itself and what it started.
 _ENDS_WITHIN = 0.5
@@ -145,10 +145,7 @@ class _Describing:
     word = work = "describe"
 
     def read(self, value: Any) -> AppInfo:
-        value["tasks"] = frozenset(value["tasks"])
-        value["queues"] = tuple(value["queues"])
-        value["schedule"] = entries_in(value["schedule"])
-        return AppInfo(**value)
+        return info_in(value)
 
 
 class _Calling:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,13 @@ class AppInfo:
     unreadable: str = ""
 
 
-def entries_in(said: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
-    """The entries of a schedule that crossed a pipe."""
-    return tuple(Entry(**{key: _plain(value) for key, value in entry.items()}) for entry in said)
+def info_in(said: Mapping[str, Any]) -> AppInfo:
+    """An app's word of itself that crossed a pipe."""
+    schedule = tuple(
+        Entry(**{key: _plain(value) for key, value in entry.items()}) for entry in said["schedule"]
+    )
+    queues, tasks = tuple(said["queues"]), frozenset(said["tasks"])
+    return AppInfo(**{**said, "queues": queues, "tasks": tasks, "schedule": schedule})
 
 
 def _plain(value: Any) -> Any:

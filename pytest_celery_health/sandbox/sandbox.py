@@ -21,7 +21,7 @@ from pytest_celery_health.masking import mask
 from pytest_celery_health.observe.target import Target
 from pytest_celery_health.project import values
 from pytest_celery_health.project.describe import child_environ, describe
-from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, entries_in
+from pytest_celery_health.project.info import AppInfo, AppSpec, ProjectError, info_in
 from pytest_celery_health.sandbox import brokers
 from pytest_celery_health.sandbox.brokers import Broker, Launch
 from pytest_celery_health.sandbox.children.child import INFO, UP
@@ -238,7 +238,7 @@ class Sandbox:
         told = self._await(name, {"ready"})
         if (name, "described") in told:
             self._describing = False
-            info = _app_info((self.folder / INFO).read_text(encoding="utf-8"))
+            info = info_in(values.parse((self.folder / INFO).read_text(encoding="utf-8")))
             self._target = self._make_target(info, self.launch.url, self.launch.options)
         return told.get((name, "rigged"), {})
 
@@ -449,7 +449,7 @@ class Sandbox:
 
     def _describe(self, launch: Launch, over: float) -> Target:
         if self._children():
-            info = _app_info((self._running().folder / INFO).read_text(encoding="utf-8"))
+            info = info_in(values.parse((self._running().folder / INFO).read_text(encoding="utf-8")))
         else:
             try:
                 left = max(over - time.monotonic(), 0.1)
@@ -505,17 +505,10 @@ class Sandbox:
         sandbox._notes = state["notes"]
         sandbox._reports = Reports(client, spec.start_within, seen=state["seen"], password=state["password"])
         sandbox.seal = Seal(tuple(state["allow"]), client.folder / "refusals")
-        info = _app_info(state["info"])
+        info = info_in(values.parse(state["info"]))
         sandbox._target = sandbox._make_target(info, state["url"], state["options"])
         sandbox._client = client
         return sandbox
-
-
-def _app_info(text: str) -> AppInfo:
-    said = values.parse(text)
-    said = {**said, "queues": tuple(said["queues"]), "tasks": frozenset(said["tasks"])}
-    said["schedule"] = entries_in(said["schedule"])
-    return AppInfo(**said)
 
 
 def _tuples(fields: dict[str, Any]) -> dict[str, Any]:
