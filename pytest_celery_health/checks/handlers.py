@@ -11,6 +11,7 @@ from pytest_celery_health.checks.base import Check
 from pytest_celery_health.checks.words import is_name, listed, plural, short_name
 from pytest_celery_health.facts import Ask, AskHandlers, Handler, Handlers, Snapshot, Unseen
 from pytest_celery_health.signal_table import SIGNALS
+from pytest_celery_health.spelling import article
 from pytest_celery_health.verdict import Finding
 
 #: The kinds of senders that can send a signal, by who sends it.
@@ -189,4 +190,4 @@ def _twice(handlers: Sequence[Handler]) -> Iterator[Finding]:
 
 
 def _a(noun: str) -> str:
-    return noun if "'" in noun else f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+    return noun if "'" in noun else article(noun)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import ClassVar
 
 from pytest_celery_health.checks.base import Check
-from pytest_celery_health.checks.words import first_names, silent
+from pytest_celery_health.checks.words import first_names, plural, silent
 from pytest_celery_health.durations import Duration, seconds, spell
 from pytest_celery_health.facts import (
     NOT_ASKED,
@@ -217,19 +217,18 @@ class QueueDepth(Check):
 
 
 def _messages(ready: int) -> str:
-    return f"{ready:,} ready message{'' if ready == 1 else 's'}"
+    return plural(ready, "ready message")
 
 
 def _consumer_count(count: int) -> str:
-    return f"{count:,} consumer{'' if count == 1 else 's'}" if count else "no consumer"
+    return plural(count, "consumer") if count else "no consumer"
 
 
 def _unheard(queue: Queue, seen: Snapshot) -> int:
     """How many more may consume it than are seen to."""
     if not isinstance(queue.consumers, Unseen) or isinstance(seen.workers, Unseen):
         return 0
-    unheard = seen.workers.unheard
-    return 0 if isinstance(unheard, Unseen) else unheard
+    return seen.workers.unheard
 
 
 def _consumers(queue: Queue, seen: Snapshot) -> tuple[int | Unseen, str]:

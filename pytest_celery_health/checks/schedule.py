@@ -96,7 +96,7 @@ def _consumed(workers: Workers | Unseen, subject: str, task: str, queues: tuple[
         return Finding.unseen(subject, blind)
     every = ", ".join(queues)
     are, them = ("is", "it") if len(queues) == 1 else ("are", "them")
-    if not isinstance(workers, Unseen) and isinstance(workers.unheard, int) and workers.unheard:
+    if not isinstance(workers, Unseen) and workers.unheard:
         why = f"{every} {are} consumed by no worker that answered, and {silent(workers.unheard)}"
         return Finding(None, subject, why)
     sends = f"{are} consumed by no worker, and {subject} sends {task} to {them}"

@@ -137,7 +137,7 @@ class WorkersAnswer(Check):
 
     def _silent(self, workers: Workers) -> Iterator[Finding]:
         unheard = workers.unheard
-        if not isinstance(unheard, Unseen) and unheard > self.silent_at_most:
+        if unheard > self.silent_at_most:
             yield Finding(
                 False,
                 plural(unheard, "mailbox", "mailboxes"),
@@ -175,7 +175,7 @@ class WorkersAnswer(Check):
             return
         figures = {"missing": len(missing)}
         unheard = workers.unheard
-        if missing and isinstance(unheard, int) and unheard:
+        if missing and unheard:
             lacking = f"no worker that answered has {first_names(missing, 3)} registered"
             yield Finding(None, "tasks", f"{lacking}, and {silent(unheard)}", figures=figures)
             return

@@ -60,10 +60,11 @@ class Workers:
     silent: frozenset[str] = frozenset()
 
     @property
-    def unheard(self) -> int | Unseen:
-        """How many mailboxes did not answer: of busy solo workers, of frozen ones, of a stalled beat."""
+    def unheard(self) -> int:
+        """How many mailboxes did not answer: of busy solo workers, of frozen ones, of a stalled beat. 0 where
+        the broker does not count them."""
         if isinstance(self.subscribed, Unseen):
-            return self.subscribed
+            return 0
         answers = sum(worker.answers for worker in self.answered) + len(self.beats)
         return max(0, self.subscribed - answers)
 

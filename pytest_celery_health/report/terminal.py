@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pytest_celery_health.checks import BeatFresh, QueueDepth
+from pytest_celery_health.checks.words import first_names, plural
 from pytest_celery_health.durations import seconds, spell, spell_age
 from pytest_celery_health.facts import NOT_ASKED, Beat, Queue, Queues, Snapshot, Unseen, Worker, Workers
 from pytest_celery_health.outcome import Outcome
@@ -16,8 +17,6 @@ from pytest_celery_health.run import Run
 from pytest_celery_health.sandbox.seal import Refusal
 
 _BAR = 20
-#: Rows that the one line of -q names of a kind.
-_NAMED = 5
 _SHIPPED = ("looks", "received", "swept", "broker", "refused", "notes", "foreign", "mistakes")
 
 
@@ -61,14 +60,14 @@ class Tally:
             for status in ("healthy", "unhealthy", "unknown")
         }
         parts = [f"{number} {status}" for status, number in by.items() if number] or ["nothing judged"]
-        text = f"{_count(count, 'check')}: {', '.join(parts)}"
+        text = f"{plural(count, 'check')}: {', '.join(parts)}"
         for how in ("warned", "silenced") if named else ():
             names = dict.fromkeys(
                 outcome.subject for _, outcome in self.outcomes if how in dict(outcome.softened)
             )
             if names:
-                text += f" · {len(names)} {how}: {_few(list(names))}"
-        text += f" · {_count(self.looks, 'look')}, {_size(self.received)}"
+                text += f" · {len(names)} {how}: {first_names(list(names))}"
+        text += f" · {plural(self.looks, 'look')}, {_size(self.received)}"
         return text + (f", {self.swept} leftovers swept" if self.swept else "")
 
 
@@ -211,15 +210,6 @@ def _table(out: pytest.TerminalReporter, head: Sequence[str], rows: Sequence[Seq
     for index, row in enumerate([head, *rows]):
         line = "  ".join(row[column].ljust(widths[column]) for column in columns).rstrip()
         out.write_line(line, bold=index == 0)
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(number: int) -> str:

@@ -63,11 +63,13 @@ def read(context: Context, asks: Sequence[AskQueues]) -> Queues | Unseen:
     seen = {queue.name: queue for queue in depths.queues}
     overs: dict[str, float] = {}
     for ask in asks:
-        for name in _matching(ask.names, known) if ask.progress_over is not None else ():
+        if ask.progress_over is None:
+            continue
+        for name in _matching(ask.names, known):
             if ask.consumed and _nobody_consumes(seen[name], context.workers):
                 seen[name] = replace(seen[name], progress=_NOT_WATCHED)
             else:
-                overs[name] = max(ask.progress_over or 0.0, overs.get(name, 0.0))
+                overs[name] = max(ask.progress_over, overs.get(name, 0.0))
     if overs:
         again = partial(context.again, frozenset({"active_queues", "stats"}))
         watched = [seen[name] for name in overs]
@@ -86,7 +88,9 @@ def _nobody_consumes(queue: Queue, workers: Workers | Unseen) -> bool:
     """Whether it is certain. A mailbox that is silent may be a consumer's."""
     if not isinstance(queue.consumers, Unseen):
         return not queue.consumers
-    return not isinstance(workers, Unseen) and workers.consuming(queue.name) == () and workers.unheard == 0
+    if isinstance(workers, Unseen) or isinstance(workers.subscribed, Unseen):
+        return False
+    return workers.consuming(queue.name) == () and not workers.unheard
 
 
 def with_bindings(context: Context, schedule: Schedule) -> Schedule:

@@ -84,7 +84,7 @@ def growth(before: Workers | Unseen, after: Workers | Unseen, queue: str) -> int
         else:
             accepted += total - earlier if total >= earlier else total
     unheard = after.unheard if isinstance(after, Workers) else 0
-    if not accepted and not blind and isinstance(unheard, int) and unheard:
+    if not accepted and not blind and unheard:
         return Unseen("not every mailbox answered")
     return accepted or blind or 0
 
