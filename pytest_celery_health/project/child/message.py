@@ -125,12 +125,9 @@ def _unfit(app: Celery, option: str, value: Any) -> tuple[str, str]:
             get_encoder(value)
         except KeyError:
             return "no such compression is installed", SENT
-    if option == "priority" and driver_of(app) == "amqp":
-        return (
-            ("", "")
-            if isinstance(value, int) and value in _PRIORITIES
-            else ("AMQP wants a whole number from 0 to 255", SENT)
-        )
+    is_byte = isinstance(value, int) and value in _PRIORITIES
+    if option == "priority" and not is_byte and driver_of(app) == "amqp":
+        return "AMQP wants a whole number from 0 to 255", SENT
     if option in ("headers", "retry_policy") and not isinstance(value, Mapping):
         return "it is no mapping", SENT
     return "", ""

@@ -17,10 +17,9 @@ from celery import Celery
 from kombu import Producer
 
 from pytest_celery_health.project.child.describe import describe
-from pytest_celery_health.project.child.handlers import relative
 from pytest_celery_health.project.child.load import LoadError, attribute, load, set_up_django
 from pytest_celery_health.project.child.redirect import redirect
-from pytest_celery_health.project.child.sessions import call, import_clients, serve, stack_of
+from pytest_celery_health.project.child.sessions import call, import_clients, own_place, serve, stack_of
 
 _NO_BACKEND = ("", "disabled", "disabled://")
 _DEFAULT_PORT = 6379
@@ -138,16 +137,12 @@ class _Publishes:
     async def _at_rest(self, over: float, kept: int) -> dict[str, Any]:
         while len(stacks := [*_others()]) > kept and time.monotonic() < over:
             await asyncio.sleep(_TICK)
-        at = [self._own_place(stack) for stack in stacks if any(map(_is_client, stack))]
+        at = [
+            own_place(((frame.f_code.co_filename, frame.f_lineno) for frame in stack), self._path)
+            for stack in stacks
+            if any(map(_is_client, stack))
+        ]
         return {"left": len(stacks), "at": at}
-
-    def _own_place(self, stack: list[FrameType]) -> str:
-        folders = tuple(os.path.join(folder, "") for folder in self._path)
-        for frame in stack:
-            file = frame.f_code.co_filename
-            if file.startswith(folders) and "site-packages" not in file:
-                return relative(f"{file}:{frame.f_lineno}", self._path)
-        return ""
 
 
 def _others() -> Iterator[list[FrameType]]:

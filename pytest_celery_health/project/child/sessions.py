@@ -17,7 +17,7 @@ import socket
 import time
 import traceback
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -131,13 +131,17 @@ class Called:
 
     def at(self, path: list[str]) -> str:
         """Where of the project's own code, found by `path`, it raised; "" if nowhere."""
-        folders = tuple(os.path.join(folder, "") for folder in path)
-        own = [
-            frame
-            for frame in traceback.extract_tb(None if self.error is None else self.error.__traceback__)
-            if frame.filename.startswith(folders) and "site-packages" not in frame.filename
-        ]
-        return relative(f"{own[-1].filename}:{own[-1].lineno}", path) if own else ""
+        frames = traceback.extract_tb(None if self.error is None else self.error.__traceback__)
+        return own_place(((frame.filename, frame.lineno) for frame in reversed(frames)), path)
+
+
+def own_place(places: Iterable[tuple[str, int | None]], path: list[str]) -> str:
+    """The first file:line of these in the project's own code, found by `path`; "" if none is."""
+    folders = tuple(os.path.join(folder, "") for folder in path)
+    for file, line in places:
+        if file.startswith(folders) and "site-packages" not in file:
+            return relative(f"{file}:{line}", path)
+    return ""
 
 
 def call(function: Callable[[], Any], gives_up: float) -> Called:

@@ -265,18 +265,7 @@ class Prober:
         back, and only now is nothing imported any more."""
         if answer.verdict not in ("healthy", "unhealthy") or answer.took > min(_SLOW, ask.within):
             return answer
-        counts: list[Mapping[str, Any]] = [seen]
-        for _ in range(2):
-            later, seen = caller.call(HEALTHY, within=ask.within, queue=self._scene.queue(ask.setting))
-            if not seen:
-                return later
-            if (later.verdict, later.json) != (answer.verdict, answer.json):
-                return replace(later, said=f"{later.said} (called again)")
-            counts.append(_settled(caller, counts[-1]))
-            answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
-            if not _growing(counts):
-                return answer
-        return replace(answer, left=_told(counts))
+        return self._repeated(answer, seen, caller, ask)
 
     def _with_leaks(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
         """Where a call has left a thread or a connection, call it again: only what grows with each call is
@@ -285,11 +274,20 @@ class Prober:
         usual = {} if _is_of_broker(answer.world) else self._usually.get(ask, {})
         if answer.took > ask.within or not _growing([usual, _left(seen)]):
             return answer
+        return self._repeated(answer, seen, caller, ask)
+
+    def _repeated(self, answer: Answer, seen: dict[str, Any], caller: Caller, ask: AskProbe) -> Answer:
+        """The answer, with what grows with each of up to two calls more; in a healthy world, one that
+        differs, and what the cheapest call costs."""
         counts: list[Mapping[str, Any]] = [seen]
         for _ in range(2):
             later, seen = caller.call(answer.world, within=ask.within, queue=self._scene.queue(ask.setting))
             if not seen:
                 return later
+            if answer.world == HEALTHY:
+                if (later.verdict, later.json) != (answer.verdict, answer.json):
+                    return replace(later, said=f"{later.said} (called again)")
+                answer = replace(answer, cpu=min(filter(None, (answer.cpu, later.cpu)), default=None))
             counts.append(_settled(caller, counts[-1]))
             if not _growing(counts):
                 return answer
